@@ -1,0 +1,44 @@
+# Every verb sets up what it needs: a virtual environment in .venv with uv and the locked dependencies.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock demo test unit check up clean
+
+help: ## show these verbs
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## create .venv with the locked dependencies
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python {v[0]}.{v[1]} is too old: Treadle needs 3.11 or newer. Name one: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "The venv module is missing: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+	@echo "Setting up .venv (locked dependencies)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[0-9.]*' requirements.lock)"
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+lock: ## resolve pyproject.toml again into requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+
+demo: $(READY) ## run the thumbnail job on real pictures, end to end
+	@$(BIN)/python -m examples.demo
+
+up: $(READY) ## start a server in the foreground
+	@$(BIN)/treadle up
+
+check: $(READY) ## ruff and strict types
+	@$(BIN)/ruff check src tests examples
+	@$(BIN)/mypy
+
+unit: $(READY) ## the fast tests
+	@$(BIN)/pytest -q -m "not e2e" -n 2
+
+test: $(READY) ## all tests, the fast ones first
+	@$(BIN)/pytest -q -m "not e2e" -n 2
+	@$(BIN)/pytest -q -m e2e -n 2
+
+clean: ## remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""One per machine: starts and stops containers."""

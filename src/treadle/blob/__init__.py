@@ -1,0 +1,1 @@
+"""Bytes: outputs and packed source, behind one protocol."""

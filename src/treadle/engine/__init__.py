@@ -1,0 +1,1 @@
+"""Verbs: what can be done to tasks, containers, outputs and deliveries."""

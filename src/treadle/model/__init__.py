@@ -1,0 +1,1 @@
+"""Frozen nouns and wire messages, and the errors users read."""

@@ -1,0 +1,193 @@
+"""JSON shapes of the HTTP API (docs/reference/http.md); field names are Beam's where Beam has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from treadle.model.deployment import ImageSpec, QueueConfig
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """Answer of every enqueue route."""
+
+    task_id: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The one error shape. `message` repeats `error` for Beam's clients."""
+
+    error: str
+    code: str
+    advice: str
+    message: str
+
+
+class BuildRequest(msgspec.Struct, frozen=True):
+    """POST /v2/images. Answered by JSON lines of BuildEvent."""
+
+    spec: ImageSpec
+
+
+class BuildEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of a build: a log line, or the end (`image_id`, or `error`)."""
+
+    log: str = ""
+    image_id: str = ""
+    cached: bool = False
+    error: str = ""
+
+
+class DeployRequest(msgspec.Struct, frozen=True):
+    """POST /v2/deployments. `name` "" asks for the draft with this config, source and image (made if new)."""
+
+    name: str
+    config: QueueConfig
+    source_id: str
+    image_id: str
+
+
+class Deployed(msgspec.Struct, frozen=True):
+    deployment_id: str
+    deployment_name: str
+    stub_id: str
+    version: int
+    invoke_url: str
+    workspace_id: str
+    image_id: str
+    source_id: str
+    authorized: bool
+    created: bool  # False: an equal draft existed
+
+
+class OutputView(msgspec.Struct, frozen=True):
+    name: str
+    url: str
+    expires_in: int
+    id: str = ""
+    size: int = 0
+
+
+class OutputSaved(msgspec.Struct, frozen=True):
+    """Answer of PUT /v2/outputs."""
+
+    id: str
+    name: str
+    size: int
+
+
+class UrlView(msgspec.Struct, frozen=True):
+    url: str
+
+
+class AttemptView(msgspec.Struct, frozen=True):
+    number: int
+    status: str
+    container_id: str
+    started_at: str
+    ended_at: str | None
+    failure_kind: str
+    failure_reason: str
+    traceback: str
+
+
+class DeploymentRef(msgspec.Struct, frozen=True):
+    id: str | None
+    name: str | None
+    version: int | None
+
+
+class Stats(msgspec.Struct, frozen=True):
+    active_containers: int
+    queue_depth: int
+
+
+class WorkspaceView(msgspec.Struct, frozen=True):
+    id: int
+    external_id: str
+    name: str
+    created_at: str
+    updated_at: str
+
+
+class StubView(msgspec.Struct, frozen=True):
+    id: str
+    external_id: str
+    name: str
+    type: str
+    config: str  # a JSON string, as in Beam
+    config_version: int
+    public: bool
+    created_at: str
+    updated_at: str
+
+
+class AppView(msgspec.Struct, frozen=True):
+    id: str
+    external_id: str
+    name: str
+    description: str
+    created_at: str
+    updated_at: str
+    deleted_at: str | None
+
+
+class TaskView(msgspec.Struct, frozen=True):
+    """GET /v2/task/{id}/ (spec §3.5). `why` says what a waiting task waits for."""
+
+    id: str
+    external_id: str
+    status: str
+    failure_reason: str
+    container_id: str
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    updated_at: str
+    deployment: DeploymentRef
+    outputs: list[OutputView]
+    stats: Stats
+    result: msgspec.Raw
+    attempts: list[AttemptView]
+    why: str
+    workspace: WorkspaceView
+    external_workspace: None
+    stub: StubView
+    app: AppView
+
+
+class TaskPage(msgspec.Struct, frozen=True):
+    data: list[TaskView]
+    next: str
+
+
+class CancelRequest(msgspec.Struct, frozen=True):
+    task_ids: list[str]
+
+
+class Cancelled(msgspec.Struct, frozen=True):
+    """Ids that were cancelled by this request; finished and unknown ones are not among them."""
+
+    cancelled: list[str]
+
+
+class KeyView(msgspec.Struct, frozen=True):
+    signing_key: str
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: str  # "ok" or "draining"
+    version: str
+    pid: int
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """$TREADLE_DATA/credentials.toml, mode 0600."""
+
+    url: str
+    workspace: str
+    token: str
+
+
+JsonObject = dict[str, Any]

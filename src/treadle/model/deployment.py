@@ -1,0 +1,209 @@
+"""A deployment: a name, a version and everything the decorator declared, checked in one place."""
+
+from __future__ import annotations
+
+import math
+import re
+from enum import StrEnum
+
+import msgspec
+
+from treadle.model.errors import InvalidOption
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(m|mb|mi|mib|g|gb|gi|gib)", re.IGNORECASE)
+PYTHON = re.compile(r"(?:python)?3(?:\.(\d{1,2}))?(?:\.\d{1,3})?")
+MAX_RETRIES = 100
+MAX_TIMEOUT = 7 * 86400
+MAX_TTL = 30 * 86400
+RESERVED_NAMES = frozenset({"id", "public", "latest", "warmup"})
+
+
+class DeploymentKind(StrEnum):
+    DEPLOYMENT = "deployment"
+    DRAFT = "draft"  # the unnamed one that `.put()` uses
+
+
+class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container image is made of."""
+
+    python_version: str = "python3"
+    python_packages: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    env_vars: dict[str, str] = {}
+    base_image: str = ""
+
+
+class Autoscaler(msgspec.Struct, frozen=True, kw_only=True):
+    """Containers wanted = min(ceil(unfinished / tasks_per_container), max_containers), at least min_containers."""
+
+    max_containers: int = 1
+    tasks_per_container: int = 1
+    min_containers: int = 0
+
+
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The definition of a task queue as the SDK sends it and the server stores it."""
+
+    handler: str  # "package.module:function"
+    app: str = ""
+    cpu: int = 1000  # millicores
+    memory: int = 128  # MiB
+    gpus: tuple[str, ...] = ()  # in order of preference
+    gpu_count: int = 0
+    image: ImageSpec = ImageSpec()
+    timeout: int = 3600  # seconds an attempt may run; 0: no limit
+    retries: int = 3
+    retry_delay: float = 1.0  # seconds before the first retry; doubles, with jitter
+    retry_delay_max: float = 60.0
+    retry_for: tuple[str, ...] = ()  # exception class names, for display; the child holds the classes
+    ttl: int = 0  # seconds a task may wait; 0: no limit
+    workers: int = 1
+    keep_warm_seconds: int = 10
+    max_pending_tasks: int = 10_000
+    on_start: str = ""  # function name, for display
+    callback_url: str | None = None
+    env: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    authorized: bool = True
+    autoscaler: Autoscaler = Autoscaler()
+    checkpoint_enabled: bool = False
+
+
+class Image(msgspec.Struct, frozen=True):
+    """A resolved image: same id, same bytes."""
+
+    id: str  # hash of everything that matters
+    spec_digest: str
+    spec: ImageSpec
+    python: str  # full version, e.g. "3.11.7"
+    lock: str  # requirements with hashes
+    created_at: float = 0.0
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """A stored queue definition. Beam calls it a stub too; `id` is both ids."""
+
+    id: str
+    workspace_id: int
+    kind: DeploymentKind
+    name: str  # "" for a draft
+    version: int  # 0 for a draft
+    config: QueueConfig
+    source_id: str  # sha256 of the packed source
+    image_id: str
+    digest: str  # over config, source and image: equal drafts are one
+    active: bool
+    created_at: float
+    updated_at: float
+
+
+def bad(option: str, value: object, allowed: str) -> InvalidOption:
+    """The error of an option: its name, the value given, what is allowed."""
+    return InvalidOption(f"{option}={value!r} is not allowed.", f"Allowed: {allowed}.")
+
+
+def parse_cpu(value: object) -> int:
+    """Cores as a number 0.1–64 or a millicore string "100m"–"64000m", in millicores."""
+    allowed = 'cores from 0.1 to 64, or millicores from "100m" to "64000m"'
+    if isinstance(value, str) and re.fullmatch(r"\d{1,6}m", value):
+        millicores = int(value[:-1])
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        millicores = round(value * 1000)
+    else:
+        raise bad("cpu", value, allowed)
+    if not 100 <= millicores <= 64_000:
+        raise bad("cpu", value, allowed)
+    return millicores
+
+
+def parse_memory(value: object) -> int:
+    """MiB as an integer, or a string with a unit (m mb mi mib g gb gi gib), in MiB rounded up."""
+    allowed = 'MiB from 32 to 1048576, or a string such as "512mi" or "2gi"'
+    if isinstance(value, str) and (match := MEMORY.fullmatch(value.strip())):
+        factor = {"m": 1, "g": 1000}[match[2][0].lower()]
+        if match[2].lower() in ("gi", "gib"):
+            factor = 1024
+        mib = math.ceil(float(match[1]) * factor)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        mib = value
+    else:
+        raise bad("memory", value, allowed)
+    if not 32 <= mib <= 1024 * 1024:
+        raise bad("memory", value, allowed)
+    return mib
+
+
+def check_name(name: object) -> str:
+    """A deployment name: letters, digits, `.`, `_`, `-`; it is part of the URL."""
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name in RESERVED_NAMES:
+        words = ", ".join(sorted(RESERVED_NAMES))
+        raise bad("name", name, f"1-64 letters, digits, '.', '_' or '-', first a letter or digit; not {words}")
+    return name
+
+
+def check_url(option: str, url: object) -> str:
+    """An absolute http(s) URL with a host."""
+    ok = isinstance(url, str) and len(url) <= 2048 and re.fullmatch(r"https?://[^\s/?#]+[^\s]*", url)
+    if not ok:
+        raise bad(option, url, "an absolute http:// or https:// URL of at most 2048 characters")
+    return str(url)
+
+
+def check_env(option: str, env: object) -> dict[str, str]:
+    """Environment variables: names of letters, digits and `_`; string values."""
+    if not isinstance(env, dict):
+        raise bad(option, env, "a dict of str to str")
+    for key, value in env.items():
+        if not isinstance(key, str) or not ENV_NAME.fullmatch(key):
+            raise bad(option, key, "names of letters, digits and '_', not starting with a digit")
+        if not isinstance(value, str) or "\0" in value:
+            raise bad(f"{option}[{key!r}]", value, "a string without NUL")
+    return env
+
+
+def _between(option: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise bad(option, value, f"a number from {low} to {high}")
+
+
+def check_image(spec: ImageSpec) -> ImageSpec:
+    if not PYTHON.fullmatch(spec.python_version):
+        raise bad("python_version", spec.python_version, '"python3" or "python3.N", e.g. "python3.12"')
+    for package in spec.python_packages:
+        if not package.strip() or "\n" in package or package.lstrip().startswith("-"):
+            raise bad("python_packages", package, 'requirement specifiers such as "numpy" or "pillow>=12"')
+    check_env("env_vars", spec.env_vars)
+    return spec
+
+
+def check_config(config: QueueConfig) -> QueueConfig:
+    """Refuse a definition with a value out of range. The SDK calls it at import, the server on receipt.
+
+    Raises:
+        InvalidOption: names the option, the value and what is allowed.
+    """
+    if not HANDLER.fullmatch(config.handler):
+        raise bad("handler", config.handler, '"module:function"')
+    parse_cpu(config.cpu / 1000)
+    parse_memory(config.memory)
+    _between("gpu_count", config.gpu_count, 0, 64)
+    _between("timeout", config.timeout, 0, MAX_TIMEOUT)
+    _between("retries", config.retries, 0, MAX_RETRIES)
+    _between("retry_delay", config.retry_delay, 0, 86400)
+    _between("retry_delay_max", config.retry_delay_max, 0, 86400)
+    _between("ttl", config.ttl, 0, MAX_TTL)
+    _between("workers", config.workers, 1, 256)
+    _between("keep_warm_seconds", config.keep_warm_seconds, 0, 86400)
+    _between("max_pending_tasks", config.max_pending_tasks, 1, 10_000_000)
+    scale = config.autoscaler
+    _between("max_containers", scale.max_containers, 1, 1000)
+    _between("tasks_per_container", scale.tasks_per_container, 1, 1_000_000)
+    _between("min_containers", scale.min_containers, 0, scale.max_containers)
+    if config.callback_url is not None:
+        check_url("callback_url", config.callback_url)
+    check_env("env", config.env)
+    check_image(config.image)
+    return config

@@ -1,0 +1,106 @@
+"""Every error Treadle tells a user: an HTTP status, a code, what happened, and what to do next."""
+
+from __future__ import annotations
+
+
+class TreadleError(Exception):
+    """Base of all errors that are meant to be read by a user.
+
+    `status` is the HTTP status the server answers with, `code` a stable word for programs, `advice` the next step.
+    """
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.advice}".strip()
+
+
+class InvalidInput(TreadleError):
+    """What came in does not have the form it must have (HTTP 400)."""
+
+    status = 400
+    code = "invalid"
+
+
+class InvalidOption(InvalidInput, ValueError):
+    """An option of a definition has a value that is not allowed; raised where it is declared."""
+
+    code = "invalid_option"
+
+
+class Unauthorized(TreadleError):
+    """No token, or one that the server does not know (HTTP 401)."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(TreadleError):
+    """A known token whose role does not allow this (HTTP 403)."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(TreadleError):
+    """The thing named does not exist in this workspace (HTTP 404)."""
+
+    status = 404
+    code = "not_found"
+
+
+class Conflict(TreadleError):
+    """The state of things does not allow this now, e.g. a late report of a fenced attempt (HTTP 409)."""
+
+    status = 409
+    code = "conflict"
+
+
+class TooLarge(TreadleError):
+    """A body over its limit (HTTP 413)."""
+
+    status = 413
+    code = "too_large"
+
+
+class QueueFull(TreadleError):
+    """`max_pending_tasks` unfinished tasks exist already (HTTP 429)."""
+
+    status = 429
+    code = "queue_full"
+
+
+class BuildFailed(TreadleError):
+    """An image could not be built; the message names the package or Python version (HTTP 422)."""
+
+    status = 422
+    code = "build_failed"
+
+
+class Unavailable(TreadleError):
+    """The server cannot do this now: it is stopping, or no agent is connected (HTTP 503)."""
+
+    status = 503
+    code = "unavailable"
+
+
+class Unreachable(TreadleError):
+    """No server answers at the URL (raised by the client only)."""
+
+    status = 503
+    code = "unreachable"
+
+
+BY_CODE: dict[str, type[TreadleError]] = {
+    kind.code: kind
+    for kind in (
+        TreadleError, InvalidInput, InvalidOption, Unauthorized, Forbidden, NotFound, Conflict, TooLarge,
+        QueueFull, BuildFailed, Unavailable, Unreachable,
+    )
+}

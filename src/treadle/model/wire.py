@@ -1,0 +1,197 @@
+"""Messages on the WebSocket links (msgpack). A frame is a list of messages of one direction."""
+
+from __future__ import annotations
+
+import msgspec
+
+from treadle.model.deployment import Image, ImageSpec, QueueConfig
+
+PROTOCOL = 1
+RUNNER_PATH = "/link/runner"  # WebSocket; header Authorization: Bearer <container token>
+AGENT_PATH = "/link/agent"  # WebSocket; header Authorization: Bearer <agent token>
+MAX_FRAME = 64 * 1024 * 1024
+BEAT_SECONDS = 3.0
+LEASE_SECONDS = 15.0
+ORPHAN_GRACE_SECONDS = 60.0
+
+
+class AttemptRef(msgspec.Struct, frozen=True, array_like=True):
+    """Which try of which task: the fencing token."""
+
+    task_id: str
+    attempt: int
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """User code raised, or returned what is not JSON (`not_json`). `retryable`: `retry_for` is empty or matches."""
+
+    type: str
+    message: str
+    traceback: str
+    retryable: bool = True
+    not_json: bool = False
+
+
+class Died(msgspec.Struct, frozen=True):
+    """The child's process ended in the middle of a task: the raw evidence, judged by `rules.exits`.
+
+    `status` is the exit code, or minus the signal number. Memory figures are bytes.
+    """
+
+    status: int
+    oom_kills: int = 0  # by how much the container's oom_kill counter grew
+    peak: int = 0
+    limit: int = 0
+
+
+# runner -> server
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """First message of a connection. `held`: attempts running here or finished and not yet settled.
+
+    `free`: children ready for work.
+    """
+
+    container_id: str
+    held: list[AttemptRef]
+    free: int
+    protocol: int = PROTOCOL
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """`free` more children can take a task (loaded for the first time, or again after one died)."""
+
+    free: int
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """An attempt has ended. Exactly one of `result`, `raised`, `died`, `timed_out` is set.
+
+    Sent again after a reconnect until `Settled` answers it. `free`: the child can take the next task.
+    """
+
+    ref: AttemptRef
+    result: bytes | None = None  # raw JSON
+    raised: Raised | None = None
+    died: Died | None = None
+    timed_out: bool = False
+    free: bool = False
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
+    """A child could not import the handler, or `on_start` raised; the runner ends itself after this."""
+
+    reason: str
+    traceback: str = ""
+
+
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """Sent every BEAT_SECONDS by the runner's parent (never by user code) and by the agent."""
+
+
+# server -> runner
+
+
+class Work(msgspec.Struct, frozen=True, tag="work"):
+    ref: AttemptRef
+    payload: bytes  # raw JSON {"args": […], "kwargs": {…}}
+    callback_url: str | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Kill the child that runs this attempt; its report is not wanted."""
+
+    ref: AttemptRef
+
+
+class Settled(msgspec.Struct, frozen=True, tag="settled"):
+    """The reports of these attempts are on disk (or refused for good): forget them."""
+
+    refs: list[AttemptRef]
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Take no more work; let running tasks finish for at most `grace` seconds, then end."""
+
+    grace: float
+    reason: str = ""
+
+
+# server -> agent
+
+
+class ContainerSpec(msgspec.Struct, frozen=True):
+    """All an agent needs to start a container, and a runner to run in it."""
+
+    container_id: str
+    deployment_id: str
+    token: str  # the runner's; "" for a container that is started already
+    config: QueueConfig
+    image: Image
+    source_id: str
+    started: bool  # its runner has connected once: adopt it, never start it again
+
+
+class Wanted(msgspec.Struct, frozen=True, tag="wanted"):
+    """Everything that shall run on this agent. What is not listed is killed."""
+
+    containers: list[ContainerSpec]
+
+
+class Build(msgspec.Struct, frozen=True, tag="build"):
+    """Resolve (unless `lock` is known) and build an image; answered by BuildLog… and Built."""
+
+    build_id: str
+    spec: ImageSpec
+    image: Image | None = None
+
+
+# agent -> server
+
+
+class AgentHello(msgspec.Struct, frozen=True, tag="agent_hello"):
+    """First message of an agent: its machine and what runs on it."""
+
+    agent_id: str
+    hostname: str
+    cpu: int  # millicores
+    memory: int  # MiB
+    gpus: list[str]
+    limits: str  # cgroup2, cgroup1 or watchdog
+    running: list[str]
+    protocol: int = PROTOCOL
+
+
+class Exited(msgspec.Struct, frozen=True, tag="exited"):
+    """A container's processes are all gone, or it could not be started (`failed`)."""
+
+    container_id: str
+    reason: str
+    failed: bool = False
+
+
+class BuildLog(msgspec.Struct, frozen=True, tag="build_log"):
+    build_id: str
+    line: str
+
+
+class Built(msgspec.Struct, frozen=True, tag="built"):
+    """`error` is empty on success. `cached`: the image was on this machine already."""
+
+    build_id: str
+    image: Image | None = None
+    cached: bool = False
+    error: str = ""
+
+
+RunnerToServer = Hello | Ready | Finished | LoadFailed | Beat
+ServerToRunner = Work | Cancel | Settled | Stop
+AgentToServer = AgentHello | Exited | BuildLog | Built | Beat
+ServerToAgent = Wanted | Build
+
+encode = msgspec.msgpack.Encoder().encode
+decode_from_runner = msgspec.msgpack.Decoder(list[RunnerToServer]).decode
+decode_for_runner = msgspec.msgpack.Decoder(list[ServerToRunner]).decode
+decode_from_agent = msgspec.msgpack.Decoder(list[AgentToServer]).decode
+decode_for_agent = msgspec.msgpack.Decoder(list[ServerToAgent]).decode

@@ -1,0 +1,1 @@
+"""Pure decisions: no time, chance or I/O of their own."""

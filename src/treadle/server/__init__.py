@@ -1,0 +1,1 @@
+"""HTTP and links: parse, call the engine, encode."""

@@ -1,0 +1,1 @@
+"""The memory: tasks and all they need, behind one protocol."""

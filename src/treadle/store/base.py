@@ -1,0 +1,149 @@
+"""The memory of Treadle: what a store must do. Every implementation passes `tests/store`.
+
+Two faces: `Store` is the single writer (used by the writer's thread only); `Reader` answers questions and may be
+opened as often as wanted. All methods are synchronous. Structs come from `treadle.model`; times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from treadle.model.container import Container, ContainerStatus, Token, Workspace
+from treadle.model.deployment import Deployment, Image
+from treadle.model.task import Attempt, Change, Delivery, NewTask, Output, Task, TaskFilter
+
+
+class Reader(Protocol):
+    """Questions. A reader sees every transaction that was committed before the question."""
+
+    def task(self, task_id: str) -> Task | None: ...
+    def payload(self, task_id: str) -> bytes | None: ...
+    def result(self, task_id: str) -> bytes | None:
+        """Raw JSON of a COMPLETE task, else None."""
+        ...
+
+    def attempts(self, task_id: str) -> list[Attempt]:
+        """All attempts, oldest first."""
+        ...
+
+    def tasks(self, which: TaskFilter) -> list[Task]:
+        """Newest first (by seq), at most `which.limit`."""
+        ...
+
+    def outputs(self, task_id: str) -> list[Output]:
+        """Outputs of a task, oldest first, of all its attempts."""
+        ...
+
+    def output(self, output_id: str) -> Output | None: ...
+    def deliveries(self, task_id: str) -> list[Delivery]: ...
+    def deployment(self, deployment_id: str) -> Deployment | None: ...
+    def deployments(self, workspace_id: int, name: str = "") -> list[Deployment]:
+        """Named ones, newest first; with `name` only the versions of that name."""
+        ...
+
+    def deployment_version(self, workspace_id: int, name: str, version: int | None) -> Deployment | None:
+        """One version of a name; None asks for the highest."""
+        ...
+
+    def draft(self, workspace_id: int, digest: str) -> Deployment | None: ...
+    def image(self, spec_digest: str) -> Image | None: ...
+    def image_by_id(self, image_id: str) -> Image | None: ...
+    def has_source(self, workspace_id: int, source_id: str) -> bool: ...
+    def token(self, token_hash: str) -> Token | None: ...
+    def container(self, container_id: str) -> Container | None: ...
+    def container_by_token(self, token_hash: str) -> Container | None: ...
+    def workspace(self, workspace_id: int) -> Workspace | None: ...
+    def workspace_by_name(self, name: str) -> Workspace | None: ...
+    def close(self) -> None: ...
+
+
+class Store(Reader, Protocol):
+    """Questions and changes. Changes are durable (fsync) when `transaction()` has ended without an error."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """BEGIN IMMEDIATE … COMMIT with fsync; ROLLBACK when the body or the commit raises."""
+        ...
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Inside a transaction: undo the body alone when it raises."""
+        ...
+
+    def reader(self) -> Reader:
+        """A reader with a connection of its own."""
+        ...
+
+    # tasks
+    def insert_tasks(self, tasks: Sequence[NewTask]) -> None:
+        """Insert tasks, payloads and the attempts of those already claimed, in order; `seq` is given here."""
+        ...
+
+    def waiting(self, deployment_id: str, now: float, limit: int) -> list[tuple[Task, bytes]]:
+        """PENDING and RETRY tasks with due <= now and not expired, by (due, seq), with their payloads."""
+        ...
+
+    def next_due(self, deployment_id: str) -> float | None:
+        """The smallest `due` of a waiting task."""
+        ...
+
+    def commit(self, changes: Sequence[Change]) -> list[bool]:
+        """Write decisions; False where the task was not `expected` with `expected_attempts` any more.
+
+        With the task row go its attempt, its result, and for `notify` a PENDING delivery when the task has a
+        callback_url (id "msg_" + task id, due now, i.e. task.updated_at).
+        """
+        ...
+
+    def running_in(self, container_id: str) -> list[Task]:
+        """RUNNING tasks whose container_id this is."""
+        ...
+
+    def expired(self, now: float, limit: int) -> list[Task]:
+        """Waiting tasks with expires_at <= now."""
+        ...
+
+    def unfinished(self) -> dict[str, tuple[int, int]]:
+        """(waiting, running) per deployment id, from the partial indexes."""
+        ...
+
+    # deployments, images, sources
+    def insert_deployment(self, deployment: Deployment) -> None: ...
+    def put_image(self, image: Image) -> None:
+        """Insert or replace, by spec_digest."""
+        ...
+
+    def add_source(self, workspace_id: int, source_id: str, size: int, now: float) -> None:
+        """Idempotent."""
+        ...
+
+    # containers
+    def insert_container(self, container: Container) -> None: ...
+    def update_container(self, container: Container) -> None:
+        """Replace the row with this id."""
+        ...
+
+    def renew_leases(self, container_ids: Sequence[str], lease_until: float) -> None: ...
+    def live_containers(self) -> list[Container]:
+        """Those not STOPPED, oldest first."""
+        ...
+
+    def containers_with(self, status: ContainerStatus) -> list[Container]: ...
+
+    # outputs, deliveries
+    def insert_output(self, output: Output) -> bool:
+        """False (and nothing written) unless the task is RUNNING with `attempts == output.attempt`."""
+        ...
+
+    def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
+        """PENDING with due <= now, oldest due first."""
+        ...
+
+    def update_delivery(self, delivery: Delivery) -> None: ...
+
+    # workspaces, tokens
+    def insert_workspace(self, workspace: Workspace) -> Workspace:
+        """Returns it with the id given by the store."""
+        ...
+
+    def insert_token(self, token: Token) -> None: ...
