@@ -185,6 +185,31 @@ class Built(msgspec.Struct, frozen=True, tag="built"):
     error: str = ""
 
 
+# agent -> runner, as the file `run.msgpack` (mode 0600) in the container's folder
+
+
+class RunSpec(msgspec.Struct, frozen=True):
+    """What a runner is started with: `python -m treadle.runner FOLDER` reads FOLDER/run.msgpack.
+
+    `procs_files`: the template writes its pid into each (cgroup.procs) before it forks the first child, so that
+    children are held and the parent is not. `oom_file` holds a line `oom_kill N`, `peak_file` a number of bytes;
+    cgroup v1, v2 and the watchdog all write these two forms. "" where there is none.
+    """
+
+    url: str  # of the server
+    container_id: str
+    deployment_id: str
+    token: str
+    config: QueueConfig
+    code: str  # the container's own copy of the source: working directory and first on sys.path
+    python: str  # full version, for the context
+    procs_files: list[str] = []
+    oom_file: str = ""
+    peak_file: str = ""
+    limit: int = 0  # bytes
+    orphan_grace: float = ORPHAN_GRACE_SECONDS
+
+
 RunnerToServer = Hello | Ready | Finished | LoadFailed | Beat
 ServerToRunner = Work | Cancel | Settled | Stop
 AgentToServer = AgentHello | Exited | BuildLog | Built | Beat
