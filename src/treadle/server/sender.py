@@ -1,0 +1,264 @@
+"""Sends webhooks: one careful HTTP request per try, and the loop that keeps many of them going."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any, Protocol, Self
+
+import httpcore2
+import httpx2
+import structlog
+
+from treadle.engine.webhooks import PER_HOST, Outcome, Send, check_address, host_of
+from treadle.model.task import Delivery
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 30.0
+WHOLE_SECONDS = 60.0  # a receiver that trickles its answer must not hold a slot for hours
+BODY_MAX = 64 * 1024  # read of an answer, so that its connection can be used again
+ADDRESSES_MAX = 4  # tried of one name
+AT_ONCE = 32
+
+log = structlog.get_logger(__name__)
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The IP addresses of a name, in the system's order."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
+class CheckedBackend(httpcore2.AsyncNetworkBackend):
+    """Connects to names whose every address is allowed, and to the very addresses that were checked.
+
+    The name is resolved once, here. Nothing below resolves it again, so that no second answer of the DNS can lead
+    elsewhere; Host header and TLS (SNI and certificate) keep to the name.
+    """
+
+    def __init__(self, *, allow_private: bool, allow_loopback: bool, resolve: Resolve) -> None:
+        self._allow_private = allow_private
+        self._allow_loopback = allow_loopback
+        self._resolve = resolve
+        self._tcp = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the form of httpcore2's base class
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """A connection to the first address that answers; `timeout` bounds resolving and connecting together."""
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await self._checked(host, port)
+                # One dead address (IPv6 without a route, say) may not eat the time of those after it.
+                share = None if timeout is None else timeout / len(addresses)
+                for address in addresses[:-1]:
+                    with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                        return await self._tcp.connect_tcp(address, port, share, local_address, socket_options)
+                return await self._tcp.connect_tcp(addresses[-1], port, share, local_address, socket_options)
+        except TimeoutError:
+            raise httpcore2.ConnectTimeout from None
+
+    async def _checked(self, host: str, port: int) -> list[str]:
+        try:
+            addresses = await self._resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            raise httpcore2.ConnectError(f"{host} cannot be resolved: {error}") from None
+        if not addresses:
+            raise httpcore2.ConnectError(f"{host} has no address.")
+        for address in addresses:
+            reason = check_address(
+                address, allow_private=self._allow_private, allow_loopback=self._allow_loopback
+            )
+            if reason is not None:
+                raise httpcore2.ConnectError(f"{host} is refused: {reason}")
+        return addresses[:ADDRESSES_MAX]
+
+
+class Sender:
+    """Makes tries of webhooks over a pool of kept-alive connections.
+
+    It speaks to httpcore2 directly: no redirects, proxies, cookies or decompression are there to be turned off.
+    Certificates are checked against the system's store, or SSL_CERT_FILE where that is set.
+    """
+
+    def __init__(self, *, allow_private: bool, allow_loopback: bool, resolve: Resolve = resolve) -> None:
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=httpcore2.default_ssl_context(),
+            max_connections=2 * AT_ONCE,
+            max_keepalive_connections=AT_ONCE,
+            keepalive_expiry=5.0,
+            network_backend=CheckedBackend(
+                allow_private=allow_private, allow_loopback=allow_loopback, resolve=resolve
+            ),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._pool.aclose()
+
+    async def send(self, send: Send) -> Outcome:
+        """Make one try. Whatever goes wrong is an outcome, never an exception."""
+        try:
+            async with asyncio.timeout(WHOLE_SECONDS):
+                return await self._post(send)
+        except TimeoutError:
+            return Outcome(error=f"No answer within {WHOLE_SECONDS:.0f} s.")
+        except httpcore2.ConnectTimeout:
+            return Outcome(error=f"No connection within {CONNECT_SECONDS:.0f} s.")
+        except httpcore2.TimeoutException:
+            return Outcome(error=f"The receiver was silent for {READ_SECONDS:.0f} s.")
+        except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+            return Outcome(error=_cause(error))
+        except (httpx2.InvalidURL, httpcore2.UnsupportedProtocol, ValueError) as error:
+            return Outcome(error=f"{send.url!r} is not a URL that can be called: {error}")
+
+    async def _post(self, send: Send) -> Outcome:
+        url = httpx2.URL(send.url)
+        target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        timeouts = {"connect": CONNECT_SECONDS, "read": READ_SECONDS, "write": READ_SECONDS, "pool": CONNECT_SECONDS}
+        request = self._pool.stream(
+            "POST", target, headers=_headers(url, send), content=send.body, extensions={"timeout": timeouts}
+        )
+        async with request as response:
+            headers = {name.lower(): value for name, value in response.headers}
+            outcome = Outcome(
+                status=response.status, retry_after=headers.get(b"retry-after", b"").decode("latin-1")[:64]
+            )
+            await _read_some(response)
+        return outcome
+
+
+def _headers(url: httpx2.URL, send: Send) -> list[tuple[bytes, bytes]]:
+    headers = [(b"Host", url.netloc), (b"Accept", b"*/*")]
+    if url.userinfo:
+        headers.append((b"Authorization", b"Basic " + b64encode(f"{url.username}:{url.password}".encode())))
+    return headers + [(name.encode("ascii"), value.encode("ascii")) for name, value in send.headers.items()]
+
+
+def _cause(error: BaseException) -> str:
+    """The words of what lies at the bottom: "connection refused", not "all attempts failed"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+async def _read_some(response: httpcore2.Response) -> None:
+    """Take in a short body, and leave a long one: its connection is closed. The status has said everything."""
+    size = 0
+    try:
+        async for chunk in response.aiter_stream():
+            size += len(chunk)
+            if size > BODY_MAX:
+                return
+    except (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError):
+        return
+
+
+class Take(Protocol):
+    """`Webhooks.due` as the loop calls it: at most `limit` tries, none of those `underway`."""
+
+    async def __call__(self, limit: int, underway: frozenset[str]) -> list[Send]: ...
+
+
+class Record(Protocol):
+    """`Webhooks.record` as the loop calls it; returns when it is on disk."""
+
+    async def __call__(self, delivery: Delivery, outcome: Outcome) -> object: ...
+
+
+class DeliveryLoop:
+    """Keeps due deliveries going: at most AT_ONCE, PER_HOST to one host, each delivery once at a time.
+
+    Its owner calls `tick` each second and whenever a commit has written a delivery. A try that ends makes room for
+    the next by itself.
+    """
+
+    def __init__(self, send: Callable[[Send], Awaitable[Outcome]], take: Take, record: Record) -> None:
+        self._send = send
+        self._take = take
+        self._record = record
+        self._underway: dict[str, str] = {}  # host by delivery id
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._taking = False
+        self._again = False
+        self._closed = False
+
+    @property
+    def underway(self) -> frozenset[str]:
+        """Ids of the deliveries that are being tried."""
+        return frozenset(self._underway)
+
+    async def tick(self) -> None:
+        """Start as many due tries as there is room for; does not wait for them."""
+        if self._taking:
+            self._again = True  # what was committed since the look began is not to be missed
+            return
+        self._taking, self._again = True, False
+        try:
+            await self._fill()
+        finally:
+            self._taking = False
+        if self._again and not self._closed:
+            self._spawn(self._refill())
+
+    async def close(self, grace: float = 5.0) -> None:
+        """Let tries end within `grace` seconds, then drop them: they are still due at the next start."""
+        self._closed = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _fill(self) -> None:
+        room = AT_ONCE - len(self._underway)
+        if room <= 0 or self._closed:
+            return
+        for send in await self._take(room, self.underway):
+            if self._room_for(send):
+                self._underway[send.delivery.id] = host_of(send.url)
+                self._spawn(self._try(send))
+
+    def _room_for(self, send: Send) -> bool:
+        """The promise of this class, whatever `take` gave."""
+        if self._closed or len(self._underway) >= AT_ONCE or send.delivery.id in self._underway:
+            return False
+        return list(self._underway.values()).count(host_of(send.url)) < PER_HOST
+
+    async def _try(self, send: Send) -> None:
+        try:
+            outcome = await self._send(send)
+            await self._record(send.delivery, outcome)
+        except Exception:
+            # One delivery's trouble must not end the loop. It stays due: the next tick, not this one, tries again.
+            log.exception("webhook not recorded", delivery=send.delivery.id, task=send.delivery.task_id)
+            return
+        finally:
+            del self._underway[send.delivery.id]
+        await self._refill()
+
+    async def _refill(self) -> None:
+        try:
+            await self.tick()
+        except Exception:
+            log.exception("due webhooks not read")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # the event loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)
