@@ -1,0 +1,119 @@
+"""Blobs as files under one folder. One DiskBlob at a time has the folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from treadle.model.errors import Conflict, InvalidInput, NotFound
+
+SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
+MAX_KEY = 1024
+INCOMING = ".incoming"
+
+
+class DiskBlob:
+    """Implements `blob.base.Blob`. Uploads grow in `root/.incoming/` and are renamed into place when complete."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._incoming = root / INCOMING
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for left in self._incoming.iterdir():  # by a server that was killed in the middle of an upload
+            left.unlink()
+
+    def start(self, key: str) -> DiskUpload:
+        return DiskUpload(self._root, self._path(key), self._incoming)
+
+    def open(self, key: str) -> BinaryIO:
+        path = self._path(key)
+        if not path.is_file():
+            raise NotFound(f"There is nothing under the key {key!r}.", "It may have been deleted.")
+        return path.open("rb")
+
+    def read(self, key: str, chunk: int = 256 * 1024) -> Iterator[bytes]:
+        """Opens at once, so that a missing key is told by the call and not by the first chunk."""
+        return _chunks(self.open(key), chunk)
+
+    def size(self, key: str) -> int | None:
+        path = self._path(key)
+        return path.stat().st_size if path.is_file() else None
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        """Where a key's bytes are: always below the root and never among the incoming.
+
+        Raises:
+            InvalidInput: the key has another form than `segment/segment/…`.
+        """
+        segments = key.split("/")
+        good = all(SEGMENT.fullmatch(segment) and segment not in (".", "..") for segment in segments)
+        if not good or segments[0] == INCOMING or len(key) > MAX_KEY:
+            raise InvalidInput(
+                f"{key[:MAX_KEY]!r} is not a blob key.",
+                f"Allowed: segments of 1-255 letters, digits, '.', '_' or '-', joined by '/', together at most {MAX_KEY}"
+                f" characters; not '.', '..', or {INCOMING!r} first.",
+            )
+        return self._root.joinpath(*segments)
+
+
+class DiskUpload:
+    """Implements `blob.base.Upload`."""
+
+    def __init__(self, root: Path, target: Path, incoming: Path) -> None:
+        self.size = 0
+        self._root, self._target = root, target
+        handle, name = tempfile.mkstemp(dir=incoming)
+        self._part, self._file = Path(name), os.fdopen(handle, "wb")
+
+    def write(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self.size += len(chunk)
+
+    def commit(self) -> None:
+        """Bytes first, then their name, then the folders that hold the name: each on disk before the next.
+
+        Raises:
+            Conflict: the upload has ended already, or the key lies below another key.
+        """
+        if self._file.closed:
+            raise Conflict("This upload has been committed or aborted already.", "Start another one.")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        try:
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            self._part.replace(self._target)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            key = self._target.relative_to(self._root)
+            self._part.unlink()
+            raise Conflict(f"The blob key {str(key)!r} lies below or above another key.", "Use another key.") from error
+        for folder in self._target.relative_to(self._root).parents:  # the root, as ".", is the last one
+            _sync(self._root / folder)
+
+    def abort(self) -> None:
+        if not self._file.closed:
+            self._file.close()
+            self._part.unlink()
+
+
+def _chunks(file: BinaryIO, chunk: int) -> Iterator[bytes]:
+    with file:
+        while part := file.read(chunk):
+            yield part
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,115 @@
+"""Questions to the SQLite file: one connection, one thread at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import apsw
+
+from treadle.model.container import Container, Token, Workspace
+from treadle.model.deployment import Deployment, Image
+from treadle.model.task import Attempt, Delivery, Output, Task, TaskFilter
+from treadle.store import rows, sql
+
+CACHED_STATEMENTS = 200  # more than there are in `sql`; lists of tasks come in several forms
+BUSY_MILLISECONDS = 10_000  # readers meet a lock only while the file is opened or recovered
+
+Bound = str | bytes | int | float | None
+T = TypeVar("T")
+
+
+class SqliteReader:
+    """Implements `store.base.Reader`. Every answer is fetched whole, so that no snapshot is held open."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _all(self, make: Callable[[rows.Row], T], statement: str, *bound: Bound) -> list[T]:
+        return [make(row) for row in self._cursor.execute(statement, bound)]
+
+    def _one(self, make: Callable[[rows.Row], T], statement: str, *bound: Bound) -> T | None:
+        found = self._cursor.execute(statement, bound).fetchall()
+        return make(found[0]) if found else None
+
+    def _value(self, statement: str, *bound: Bound) -> Any:
+        """The single column of the single row, None without a row."""
+        found = self._cursor.execute(statement, bound).fetchall()
+        return found[0][0] if found else None
+
+    # tasks
+
+    def task(self, task_id: str) -> Task | None:
+        return self._one(rows.to_task, sql.TASK, task_id)
+
+    def payload(self, task_id: str) -> bytes | None:
+        body: bytes | None = self._value(sql.PAYLOAD, task_id)
+        return body
+
+    def result(self, task_id: str) -> bytes | None:
+        body: bytes | None = self._value(sql.RESULT, task_id)
+        return body
+
+    def attempts(self, task_id: str) -> list[Attempt]:
+        return self._all(rows.to_attempt, sql.ATTEMPTS, task_id)
+
+    def tasks(self, which: TaskFilter) -> list[Task]:
+        statement, bound = sql.list_tasks(which)
+        return self._all(rows.to_task, statement, *bound)
+
+    def outputs(self, task_id: str) -> list[Output]:
+        return self._all(rows.to_output, sql.OUTPUTS, task_id)
+
+    def output(self, output_id: str) -> Output | None:
+        return self._one(rows.to_output, sql.OUTPUT, output_id)
+
+    def deliveries(self, task_id: str) -> list[Delivery]:
+        return self._all(rows.to_delivery, sql.DELIVERIES, task_id)
+
+    # deployments, images, sources
+
+    def deployment(self, deployment_id: str) -> Deployment | None:
+        return self._one(rows.to_deployment, sql.DEPLOYMENT, deployment_id)
+
+    def deployments(self, workspace_id: int, name: str = "") -> list[Deployment]:
+        if name:
+            return self._all(rows.to_deployment, sql.DEPLOYMENTS_NAMED, workspace_id, name)
+        return self._all(rows.to_deployment, sql.DEPLOYMENTS, workspace_id)
+
+    def deployment_version(self, workspace_id: int, name: str, version: int | None) -> Deployment | None:
+        if version is None:
+            return self._one(rows.to_deployment, sql.DEPLOYMENT_LATEST, workspace_id, name)
+        return self._one(rows.to_deployment, sql.DEPLOYMENT_VERSION, workspace_id, name, version)
+
+    def draft(self, workspace_id: int, digest: str) -> Deployment | None:
+        return self._one(rows.to_deployment, sql.DRAFT, workspace_id, digest)
+
+    def image(self, spec_digest: str) -> Image | None:
+        return self._one(rows.to_image, sql.IMAGE, spec_digest)
+
+    def image_by_id(self, image_id: str) -> Image | None:
+        return self._one(rows.to_image, sql.IMAGE_BY_ID, image_id)
+
+    def has_source(self, workspace_id: int, source_id: str) -> bool:
+        return self._value(sql.HAS_SOURCE, workspace_id, source_id) is not None
+
+    # containers, workspaces, tokens
+
+    def container(self, container_id: str) -> Container | None:
+        return self._one(rows.to_container, sql.CONTAINER, container_id)
+
+    def container_by_token(self, token_hash: str) -> Container | None:
+        return self._one(rows.to_container, sql.CONTAINER_BY_TOKEN, token_hash)
+
+    def workspace(self, workspace_id: int) -> Workspace | None:
+        return self._one(rows.to_workspace, sql.WORKSPACE, workspace_id)
+
+    def workspace_by_name(self, name: str) -> Workspace | None:
+        return self._one(rows.to_workspace, sql.WORKSPACE_BY_NAME, name)
+
+    def token(self, token_hash: str) -> Token | None:
+        return self._one(rows.to_token, sql.TOKEN, token_hash)

@@ -1,0 +1,142 @@
+"""Rows to structs and back. Structs are built positionally: the hot path makes thousands of them a second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from treadle.model.container import Container, ContainerStatus, Role, Token, Workspace
+from treadle.model.deployment import Deployment, DeploymentKind, Image, ImageSpec, QueueConfig
+from treadle.model.task import Attempt, Change, Delivery, DeliveryStatus, Failure, Output, Task, TaskStatus
+
+Row = tuple[Any, ...]
+
+TASK_STATUS = {status.value: status for status in TaskStatus}  # several times faster than TaskStatus(…)
+
+_encode = msgspec.json.Encoder().encode
+_decode_failure = msgspec.json.Decoder(Failure).decode
+_decode_config = msgspec.json.Decoder(QueueConfig).decode
+_decode_spec = msgspec.json.Decoder(ImageSpec).decode
+
+
+def failure_text(failure: Failure | None) -> str | None:
+    return None if failure is None else _encode(failure).decode()
+
+
+def _failure(text: str | None) -> Failure | None:
+    return None if text is None else _decode_failure(text)
+
+
+def to_task(row: Row) -> Task:
+    """The first fifteen columns; a query may append others."""
+    return Task(
+        row[0], row[1], row[2], TASK_STATUS[row[3]], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11],
+        row[12], row[13], _failure(row[14]),
+    )  # fmt: skip
+
+
+def of_task(task: Task, seq: int) -> Row:
+    return (
+        task.id, task.workspace_id, task.deployment_id, task.status, task.created_at, task.updated_at, task.due, seq,
+        task.attempts, task.started_at, task.ended_at, task.expires_at, task.container_id, task.callback_url,
+        failure_text(task.failure),
+    )  # fmt: skip
+
+
+def of_change(change: Change, seq: int) -> Row:
+    """What a change writes to the task's row, then its guard."""
+    task = change.task
+    return (
+        task.status, task.updated_at, task.due, task.attempts, task.started_at, task.ended_at, task.expires_at,
+        task.container_id, failure_text(task.failure), seq, task.id, change.expected, change.expected_attempts,
+    )  # fmt: skip
+
+
+def to_attempt(row: Row) -> Attempt:
+    return Attempt(row[0], row[1], row[2], TASK_STATUS[row[3]], row[4], row[5], _failure(row[6]))
+
+
+def of_attempt(attempt: Attempt, task_seq: int) -> Row:
+    return (
+        task_seq, attempt.number, attempt.container_id, attempt.status, attempt.started_at, attempt.ended_at,
+        failure_text(attempt.failure),
+    )  # fmt: skip
+
+
+def of_attempt_end(attempt: Attempt, task_seq: int) -> Row:
+    return (attempt.status, attempt.ended_at, failure_text(attempt.failure), task_seq, attempt.number)
+
+
+def to_output(row: Row) -> Output:
+    return Output(*row)
+
+
+def of_output(output: Output) -> Row:
+    return msgspec.structs.astuple(output)
+
+
+def to_delivery(row: Row) -> Delivery:
+    return Delivery(
+        row[0], row[1], row[2], DeliveryStatus(row[3]), row[4], row[5], row[6], row[7], row[8], row[9]
+    )  # fmt: skip
+
+
+def of_delivery(delivery: Delivery) -> Row:
+    return msgspec.structs.astuple(delivery)
+
+
+def first_delivery(task: Task, url: str) -> Row:
+    """The webhook of a final state, due at once."""
+    return of_delivery(
+        Delivery(f"msg_{task.id}", task.id, url, DeliveryStatus.PENDING, task.updated_at, task.updated_at)
+    )
+
+
+def to_deployment(row: Row) -> Deployment:
+    kind, config, active = DeploymentKind(row[2]), _decode_config(row[5]), bool(row[9])
+    return Deployment(
+        row[0], row[1], kind, row[3], row[4], config, row[6], row[7], row[8], active, row[10], row[11]
+    )  # fmt: skip
+
+
+def of_deployment(deployment: Deployment) -> Row:
+    row = msgspec.structs.astuple(deployment)
+    return (*row[:5], _encode(deployment.config).decode(), *row[6:])
+
+
+def to_image(row: Row) -> Image:
+    return Image(row[0], row[1], _decode_spec(row[2]), row[3], row[4], row[5])
+
+
+def of_image(image: Image) -> Row:
+    row = msgspec.structs.astuple(image)
+    return (*row[:2], _encode(image.spec).decode(), *row[3:])
+
+
+def to_container(row: Row) -> Container:
+    status = ContainerStatus(row[4])
+    return Container(
+        row[0], row[1], row[2], row[3], status, row[5], row[6], row[7], row[8], row[9], row[10], row[11]
+    )  # fmt: skip
+
+
+def of_container(container: Container) -> Row:
+    return msgspec.structs.astuple(container)
+
+
+def to_workspace(row: Row) -> Workspace:
+    return Workspace(*row)
+
+
+def of_workspace(workspace: Workspace) -> Row:
+    """Without the id: the store gives it."""
+    return msgspec.structs.astuple(workspace)[1:]
+
+
+def to_token(row: Row) -> Token:
+    return Token(row[0], row[1], row[2], Role(row[3]), bool(row[4]), row[5])
+
+
+def of_token(token: Token) -> Row:
+    return msgspec.structs.astuple(token)

@@ -1,0 +1,173 @@
+"""Each SQL statement of the store, once. Column order is the field order of the structs in `treadle.model`."""
+
+# ruff: noqa: S608  (what is put together here are constants of this file; every value is bound)
+
+from __future__ import annotations
+
+from treadle.model.task import TaskFilter
+
+# transactions
+
+BEGIN = "BEGIN IMMEDIATE"
+COMMIT = "COMMIT"
+ROLLBACK = "ROLLBACK"
+SAVEPOINT = "SAVEPOINT verb"
+RELEASE = "RELEASE SAVEPOINT verb"
+UNDO = "ROLLBACK TO SAVEPOINT verb"
+
+# tasks
+
+_TASK = """task.id, task.workspace_id, task.deployment_id, task.status, task.created_at, task.updated_at, task.due,
+    task.seq, task.attempts, task.started_at, task.ended_at, task.expires_at, task.container_id, task.callback_url,
+    task.failure"""
+_WAITING = "task.status IN ('PENDING', 'RETRY')"  # in these words, so that the partial indexes are used
+
+LAST_SEQ = "SELECT COALESCE(MAX(seq), 0) FROM task"
+SEQ = "SELECT seq FROM task WHERE id = ?"
+INSERT_TASK = """INSERT INTO task (id, workspace_id, deployment_id, status, created_at, updated_at, due, seq,
+    attempts, started_at, ended_at, expires_at, container_id, callback_url, failure)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+INSERT_PAYLOAD = "INSERT INTO payload (task_seq, body) VALUES (?, ?)"
+CHANGE_TASK = """UPDATE task SET status = ?, updated_at = ?, due = ?, attempts = ?, started_at = ?, ended_at = ?,
+    expires_at = ?, container_id = ?, failure = ? WHERE seq = ? AND id = ? AND status = ? AND attempts = ?"""
+PUT_RESULT = """INSERT INTO result (task_seq, body) VALUES (?, ?)
+    ON CONFLICT (task_seq) DO UPDATE SET body = excluded.body"""
+
+TASK = f"SELECT {_TASK} FROM task WHERE task.id = ?"
+PAYLOAD = "SELECT payload.body FROM payload JOIN task ON task.seq = payload.task_seq WHERE task.id = ?"
+RESULT = """SELECT result.body FROM result JOIN task ON task.seq = result.task_seq
+    WHERE task.id = ? AND task.status = 'COMPLETE'"""
+WAITING = f"""SELECT {_TASK}, payload.body FROM task JOIN payload ON payload.task_seq = task.seq
+    WHERE {_WAITING} AND task.deployment_id = ? AND task.due <= ? AND (task.expires_at IS NULL OR task.expires_at > ?)
+    ORDER BY task.due, task.seq LIMIT ?"""
+NEXT_DUE = f"SELECT MIN(task.due) FROM task WHERE {_WAITING} AND task.deployment_id = ?"
+RUNNING_IN = f"SELECT {_TASK} FROM task WHERE task.status = 'RUNNING' AND task.container_id = ? ORDER BY task.seq"
+EXPIRED = f"""SELECT {_TASK} FROM task WHERE {_WAITING} AND task.expires_at <= ?
+    ORDER BY task.expires_at LIMIT ?"""
+COUNT_WAITING = f"SELECT task.deployment_id, COUNT(*) FROM task WHERE {_WAITING} GROUP BY task.deployment_id"
+COUNT_RUNNING = """SELECT task.deployment_id, COUNT(*) FROM task WHERE task.status = 'RUNNING'
+    GROUP BY task.container_id, task.deployment_id"""  # by container too: the order of the partial index
+
+# attempts
+
+INSERT_ATTEMPT = """INSERT INTO attempt (task_seq, number, container_id, status, started_at, ended_at, failure)
+    VALUES (?, ?, ?, ?, ?, ?, ?)"""
+END_ATTEMPT = "UPDATE attempt SET status = ?, ended_at = ?, failure = ? WHERE task_seq = ? AND number = ?"
+DROP_ATTEMPT = "DELETE FROM attempt WHERE task_seq = ? AND number = ?"
+ATTEMPTS = """SELECT task.id, attempt.number, attempt.container_id, attempt.status, attempt.started_at,
+    attempt.ended_at, attempt.failure FROM attempt JOIN task ON task.seq = attempt.task_seq
+    WHERE task.id = ? ORDER BY attempt.number"""
+
+# outputs
+
+_OUTPUT = "id, task_id, attempt, name, size, created_at, key"
+
+INSERT_OUTPUT = f"""INSERT INTO output ({_OUTPUT}) SELECT ?, ?, ?, ?, ?, ?, ?
+    WHERE EXISTS (SELECT 1 FROM task WHERE id = ? AND status = 'RUNNING' AND attempts = ?)"""
+OUTPUTS = f"SELECT {_OUTPUT} FROM output WHERE task_id = ? ORDER BY seq"
+OUTPUT = f"SELECT {_OUTPUT} FROM output WHERE id = ?"
+
+# deliveries
+
+_DELIVERY = "id, task_id, url, status, due, created_at, tries, last_status, last_error, delivered_at"
+
+INSERT_DELIVERY = f"INSERT INTO delivery ({_DELIVERY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+UPDATE_DELIVERY = """UPDATE delivery SET task_id = ?, url = ?, status = ?, due = ?, created_at = ?, tries = ?,
+    last_status = ?, last_error = ?, delivered_at = ? WHERE id = ?"""
+DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE task_id = ? ORDER BY created_at, id"
+DUE_DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE status = 'PENDING' AND due <= ? ORDER BY due, id LIMIT ?"
+
+# deployments, images, sources
+
+_DEPLOYMENT = """id, workspace_id, kind, name, version, config, source_id, image_id, digest, active, created_at,
+    updated_at"""
+
+INSERT_DEPLOYMENT = f"INSERT INTO deployment ({_DEPLOYMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+DEPLOYMENT = f"SELECT {_DEPLOYMENT} FROM deployment WHERE id = ?"
+DEPLOYMENTS = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE workspace_id = ? AND name <> ''
+    ORDER BY created_at DESC, version DESC, id DESC"""
+DEPLOYMENTS_NAMED = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE workspace_id = ? AND name <> '' AND name = ?
+    ORDER BY version DESC"""
+DEPLOYMENT_VERSION = f"""SELECT {_DEPLOYMENT} FROM deployment
+    WHERE workspace_id = ? AND name <> '' AND name = ? AND version = ?"""
+DEPLOYMENT_LATEST = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE workspace_id = ? AND name <> '' AND name = ?
+    ORDER BY version DESC LIMIT 1"""
+DRAFT = f"SELECT {_DEPLOYMENT} FROM deployment WHERE workspace_id = ? AND name = '' AND digest = ?"
+
+_IMAGE = "id, spec_digest, spec, python, lock, created_at"
+
+PUT_IMAGE = f"""INSERT INTO image ({_IMAGE}) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (spec_digest) DO UPDATE SET id = excluded.id, spec = excluded.spec, python = excluded.python,
+    lock = excluded.lock, created_at = excluded.created_at"""
+IMAGE = f"SELECT {_IMAGE} FROM image WHERE spec_digest = ?"
+IMAGE_BY_ID = f"SELECT {_IMAGE} FROM image WHERE id = ? ORDER BY created_at, spec_digest LIMIT 1"
+
+ADD_SOURCE = """INSERT INTO source (workspace_id, id, size, created_at) VALUES (?, ?, ?, ?)
+    ON CONFLICT (workspace_id, id) DO NOTHING"""
+HAS_SOURCE = "SELECT 1 FROM source WHERE workspace_id = ? AND id = ?"
+
+# containers
+
+_CONTAINER = """id, workspace_id, deployment_id, agent_id, status, token_hash, created_at, lease_until, started_at,
+    ended_at, reason, limits"""
+
+INSERT_CONTAINER = f"INSERT INTO container ({_CONTAINER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+UPDATE_CONTAINER = """UPDATE container SET workspace_id = ?, deployment_id = ?, agent_id = ?, status = ?,
+    token_hash = ?, created_at = ?, lease_until = ?, started_at = ?, ended_at = ?, reason = ?, limits = ?
+    WHERE id = ?"""
+RENEW_LEASE = "UPDATE container SET lease_until = ? WHERE id = ?"
+CONTAINER = f"SELECT {_CONTAINER} FROM container WHERE id = ?"
+CONTAINER_BY_TOKEN = f"SELECT {_CONTAINER} FROM container WHERE token_hash = ?"
+CONTAINERS_WITH = f"SELECT {_CONTAINER} FROM container WHERE status = ? ORDER BY created_at, id"
+LIVE_CONTAINERS = f"""SELECT {_CONTAINER} FROM container WHERE status IN ('STARTING', 'RUNNING', 'STOPPING')
+    ORDER BY created_at, id"""
+
+# workspaces, tokens
+
+_WORKSPACE = "id, external_id, name, signing_key, url_key, created_at"
+
+INSERT_WORKSPACE = """INSERT INTO workspace (external_id, name, signing_key, url_key, created_at)
+    VALUES (?, ?, ?, ?, ?) RETURNING id"""
+WORKSPACE = f"SELECT {_WORKSPACE} FROM workspace WHERE id = ?"
+WORKSPACE_BY_NAME = f"SELECT {_WORKSPACE} FROM workspace WHERE name = ?"
+
+_TOKEN = "id, workspace_id, hash, role, active, created_at"  # noqa: S105  (column names, not a secret)
+
+INSERT_TOKEN = f"INSERT INTO token ({_TOKEN}) VALUES (?, ?, ?, ?, ?, ?)"
+TOKEN = f"SELECT {_TOKEN} FROM token WHERE hash = ?"
+
+
+def list_tasks(which: TaskFilter) -> tuple[str, tuple[str | int | float, ...]]:
+    """The statement of a filter and its parameters: fixed fragments, every value bound."""
+    names_in = "task.deployment_id IN (SELECT id FROM deployment WHERE workspace_id = ? AND name <> '' AND name IN"
+    bounds: tuple[tuple[str, str | int | float | None], ...] = (
+        ("task.created_at >= ?", which.created_from),
+        ("task.created_at <= ?", which.created_to),
+        ("task.seq < ?", which.before_seq),
+    )
+    sets: tuple[tuple[str, tuple[str, ...]], ...] = (
+        ("task.status IN", which.statuses),
+        ("task.id IN", which.task_ids),
+        ("task.deployment_id IN", which.deployment_ids),
+        ("task.container_id IN", which.container_ids),
+    )
+    # With one deployment its own index has the rows in order; the plus keeps the planner off the workspace's.
+    where = ["+task.workspace_id = ?" if len(which.deployment_ids) == 1 else "task.workspace_id = ?"]
+    bound: list[str | int | float] = [which.workspace_id]
+    for fragment, value in bounds:
+        if value is not None:
+            where.append(fragment)
+            bound.append(value)
+    for fragment, members in sets:
+        if members:
+            where.append(f"{fragment} ({_marks(members)})")
+            bound.extend(members)
+    if which.names:
+        where.append(f"{names_in} ({_marks(which.names)}))")
+        bound.extend((which.workspace_id, *which.names))
+    bound.append(which.limit)
+    return f"SELECT {_TASK} FROM task WHERE {' AND '.join(where)} ORDER BY task.seq DESC LIMIT ?", tuple(bound)
+
+
+def _marks(members: tuple[str, ...]) -> str:
+    return ", ".join("?" * len(members))

@@ -1,0 +1,263 @@
+"""The store in one SQLite file: one connection that writes, any number that read. One process opens the file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import msgspec
+
+from treadle.model.container import Container, ContainerStatus, Token, Workspace
+from treadle.model.deployment import Deployment, Image
+from treadle.model.errors import Conflict, TreadleError
+from treadle.model.task import Attempt, Change, Delivery, NewTask, Output, Task, TaskStatus
+from treadle.store import rows, sql
+from treadle.store.reader import BUSY_MILLISECONDS, CACHED_STATEMENTS, SqliteReader
+from treadle.store.schema import migrate
+
+
+class SqliteStore(SqliteReader):
+    """Implements `store.base.Store`. Any one thread at a time may use it, not only the one that opened it."""
+
+    def __init__(self, connection: apsw.Connection, path: Path) -> None:
+        super().__init__(connection)
+        self._path = path
+        self._last_seq: int = self._value(sql.LAST_SEQ)
+
+    @classmethod
+    def open(cls, path: Path) -> SqliteStore:
+        """Open the file, make it if there is none, and bring it to the current schema.
+
+        Raises:
+            TreadleError: the file cannot be opened, is no SQLite database, or was written by a newer Treadle.
+        """
+        try:
+            connection = apsw.Connection(str(path), statementcachesize=CACHED_STATEMENTS)
+        except apsw.CantOpenError as error:
+            raise TreadleError(
+                f"{path} cannot be opened: {error}.", "Check that its folder exists and may be written."
+            ) from error
+        try:
+            _configure(connection)
+            migrate(connection, path)
+            return cls(connection, path)
+        except apsw.NotADBError as error:
+            connection.close()
+            raise TreadleError(f"{path} is not an SQLite database.", "Move it away, or restore a copy.") from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def reader(self) -> SqliteReader:
+        connection = apsw.Connection(
+            str(self._path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=CACHED_STATEMENTS
+        )
+        connection.set_busy_timeout(BUSY_MILLISECONDS)
+        return SqliteReader(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._cursor.execute(sql.BEGIN)
+        try:
+            yield
+            self._cursor.execute(sql.COMMIT)
+        except BaseException:
+            if self._connection.in_transaction:  # a full disk, say, has rolled it back already
+                self._cursor.execute(sql.ROLLBACK)
+            raise
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        self._check_transaction()
+        self._cursor.execute(sql.SAVEPOINT)
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._cursor.execute(sql.UNDO)
+                self._cursor.execute(sql.RELEASE)
+            raise
+        self._cursor.execute(sql.RELEASE)
+
+    def _check_transaction(self) -> None:
+        """Refuse to write outside a transaction, where each statement would be durable alone.
+
+        This also holds after an error that made SQLite roll the whole transaction back.
+        """
+        if not self._connection.in_transaction:
+            raise TreadleError("The store was written to outside a transaction.", "Use `with store.transaction():`.")
+
+    def _write(self, statement: str, bound: Sequence[rows.Row]) -> None:
+        """Run the statement for each row of parameters."""
+        self._check_transaction()
+        try:
+            self._cursor.executemany(statement, bound)
+        except apsw.ConstraintError as error:
+            raise Conflict(f"The store holds such a row already: {error}.", "Use another id or name.") from error
+
+    # tasks
+
+    def insert_tasks(self, tasks: Sequence[NewTask]) -> None:
+        numbered = list(enumerate(tasks, self._last_seq + 1))
+        self._last_seq += len(numbered)  # a rollback leaves a gap, which harms nobody
+        self._write(sql.INSERT_TASK, [rows.of_task(new.task, seq) for seq, new in numbered])
+        self._write(sql.INSERT_PAYLOAD, [(seq, new.payload) for seq, new in numbered])
+        claimed = [rows.of_attempt(new.attempt, seq) for seq, new in numbered if new.attempt is not None]
+        if claimed:
+            self._write(sql.INSERT_ATTEMPT, claimed)
+
+    def waiting(self, deployment_id: str, now: float, limit: int) -> list[tuple[Task, bytes]]:
+        return self._all(_with_payload, sql.WAITING, deployment_id, now, now, limit)
+
+    def next_due(self, deployment_id: str) -> float | None:
+        due: float | None = self._value(sql.NEXT_DUE, deployment_id)
+        return due
+
+    def commit(self, changes: Sequence[Change]) -> list[bool]:
+        self._check_transaction()
+        execute, changes_made = self._cursor.execute, self._connection.changes
+        written: list[bool] = []
+        also = _AlsoWritten()
+        for change in changes:
+            seq = change.task.seq or self._seq(change.task.id)
+            execute(sql.CHANGE_TASK, rows.of_change(change, seq))
+            written.append(changes_made() == 1)
+            if written[-1]:
+                if seq in also.touched:  # its second change here must find the first one's rows
+                    self._write_also(also)
+                    also = _AlsoWritten()
+                also.add(change, seq)
+        self._write_also(also)
+        return written
+
+    def _seq(self, task_id: str) -> int:
+        """For a task that its caller has not read back since it was inserted; 0, which no task has, if unknown."""
+        seq: int | None = self._value(sql.SEQ, task_id)
+        return seq or 0
+
+    def _write_also(self, also: _AlsoWritten) -> None:
+        for statement, bound in also.groups:
+            if bound:
+                self._write(statement, bound)
+
+    def running_in(self, container_id: str) -> list[Task]:
+        return self._all(rows.to_task, sql.RUNNING_IN, container_id)
+
+    def expired(self, now: float, limit: int) -> list[Task]:
+        return self._all(rows.to_task, sql.EXPIRED, now, limit)
+
+    def unfinished(self) -> dict[str, tuple[int, int]]:
+        waiting = dict(self._all(_pair, sql.COUNT_WAITING))
+        running: Counter[str] = Counter()
+        for deployment_id, count in self._all(_pair, sql.COUNT_RUNNING):
+            running[deployment_id] += count
+        return {key: (waiting.get(key, 0), running[key]) for key in waiting.keys() | running.keys()}
+
+    # deployments, images, sources
+
+    def insert_deployment(self, deployment: Deployment) -> None:
+        self._write(sql.INSERT_DEPLOYMENT, [rows.of_deployment(deployment)])
+
+    def put_image(self, image: Image) -> None:
+        self._write(sql.PUT_IMAGE, [rows.of_image(image)])
+
+    def add_source(self, workspace_id: int, source_id: str, size: int, now: float) -> None:
+        self._write(sql.ADD_SOURCE, [(workspace_id, source_id, size, now)])
+
+    # containers
+
+    def insert_container(self, container: Container) -> None:
+        self._write(sql.INSERT_CONTAINER, [rows.of_container(container)])
+
+    def update_container(self, container: Container) -> None:
+        row = rows.of_container(container)
+        self._write(sql.UPDATE_CONTAINER, [(*row[1:], container.id)])
+
+    def renew_leases(self, container_ids: Sequence[str], lease_until: float) -> None:
+        self._write(sql.RENEW_LEASE, [(lease_until, container_id) for container_id in container_ids])
+
+    def live_containers(self) -> list[Container]:
+        return self._all(rows.to_container, sql.LIVE_CONTAINERS)
+
+    def containers_with(self, status: ContainerStatus) -> list[Container]:
+        return self._all(rows.to_container, sql.CONTAINERS_WITH, status)
+
+    # outputs, deliveries
+
+    def insert_output(self, output: Output) -> bool:
+        self._write(sql.INSERT_OUTPUT, [(*rows.of_output(output), output.task_id, output.attempt)])
+        return self._connection.changes() == 1
+
+    def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
+        return self._all(rows.to_delivery, sql.DUE_DELIVERIES, now, limit)
+
+    def update_delivery(self, delivery: Delivery) -> None:
+        row = rows.of_delivery(delivery)
+        self._write(sql.UPDATE_DELIVERY, [(*row[1:], delivery.id)])
+
+    # workspaces, tokens
+
+    def insert_workspace(self, workspace: Workspace) -> Workspace:
+        self._check_transaction()
+        try:
+            given = self._value(sql.INSERT_WORKSPACE, *rows.of_workspace(workspace))
+        except apsw.ConstraintError as error:
+            raise Conflict(f"Workspace {workspace.name!r} exists already.", "Use another name.") from error
+        return msgspec.structs.replace(workspace, id=given)
+
+    def insert_token(self, token: Token) -> None:
+        self._write(sql.INSERT_TOKEN, [rows.of_token(token)])
+
+
+class _AlsoWritten:
+    """What goes with the task rows of a commit, grouped by statement; each task at most once in a group."""
+
+    def __init__(self) -> None:
+        self.touched: set[int] = set()
+        self.begun: list[rows.Row] = []
+        self.ended: list[rows.Row] = []
+        self.dropped: list[rows.Row] = []
+        self.results: list[rows.Row] = []
+        self.deliveries: list[rows.Row] = []
+        self.groups = (
+            (sql.INSERT_ATTEMPT, self.begun),
+            (sql.END_ATTEMPT, self.ended),
+            (sql.DROP_ATTEMPT, self.dropped),
+            (sql.PUT_RESULT, self.results),
+            (sql.INSERT_DELIVERY, self.deliveries),
+        )
+
+    def add(self, change: Change, seq: int) -> None:
+        self.touched.add(seq)
+        if change.attempt is not None:
+            self._add_attempt(change.attempt, change.drop_attempt, seq)
+        if change.result is not None:
+            self.results.append((seq, change.result))
+        if change.notify and change.task.callback_url:
+            self.deliveries.append(rows.first_delivery(change.task, change.task.callback_url))
+
+    def _add_attempt(self, attempt: Attempt, dropped: bool, seq: int) -> None:
+        if dropped:
+            self.dropped.append((seq, attempt.number))
+        elif attempt.status is TaskStatus.RUNNING:
+            self.begun.append(rows.of_attempt(attempt, seq))
+        else:
+            self.ended.append(rows.of_attempt_end(attempt, seq))
+
+
+def _configure(connection: apsw.Connection) -> None:
+    connection.set_busy_timeout(BUSY_MILLISECONDS)
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "full")
+    connection.pragma("fullfsync", True)  # macOS: fsync alone leaves the bytes in the drive's cache
+
+
+def _with_payload(row: rows.Row) -> tuple[Task, bytes]:
+    return rows.to_task(row), row[15]
+
+
+def _pair(row: rows.Row) -> tuple[str, int]:
+    return row[0], row[1]
