@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,8 +60,8 @@ class DiskBlob:
         if not good or segments[0] == INCOMING or len(key) > MAX_KEY:
             raise InvalidInput(
                 f"{key[:MAX_KEY]!r} is not a blob key.",
-                f"Allowed: segments of 1-255 letters, digits, '.', '_' or '-', joined by '/', together at most {MAX_KEY}"
-                f" characters; not '.', '..', or {INCOMING!r} first.",
+                "Allowed: segments of 1-255 letters, digits, '.', '_' or '-', joined by '/', "
+                f"together at most {MAX_KEY} characters; not '.', '..', or {INCOMING!r} first.",
             )
         return self._root.joinpath(*segments)
 
@@ -72,7 +73,8 @@ class DiskUpload:
         self.size = 0
         self._root, self._target = root, target
         handle, name = tempfile.mkstemp(dir=incoming)
-        self._part, self._file = Path(name), os.fdopen(handle, "wb")
+        self._part: Path | None = Path(name)  # None once it is renamed or removed
+        self._file = os.fdopen(handle, "wb")
 
     def write(self, chunk: bytes) -> None:
         self._file.write(chunk)
@@ -82,9 +84,9 @@ class DiskUpload:
         """Bytes first, then their name, then the folders that hold the name: each on disk before the next.
 
         Raises:
-            Conflict: the upload has ended already, or the key lies below another key.
+            Conflict: the upload has ended already, or the key lies below or above another key.
         """
-        if self._file.closed:
+        if self._part is None or self._file.closed:
             raise Conflict("This upload has been committed or aborted already.", "Start another one.")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -93,16 +95,18 @@ class DiskUpload:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._part.replace(self._target)
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            key = self._target.relative_to(self._root)
-            self._part.unlink()
-            raise Conflict(f"The blob key {str(key)!r} lies below or above another key.", "Use another key.") from error
-        for folder in self._target.relative_to(self._root).parents:  # the root, as ".", is the last one
+            key = str(self._target.relative_to(self._root))
+            raise Conflict(f"The blob key {key!r} lies below or above another key.", "Use another key.") from error
+        self._part = None
+        for folder in self._target.relative_to(self._root).parents:  # the last one is ".", the root
             _sync(self._root / folder)
 
     def abort(self) -> None:
-        if not self._file.closed:
-            self._file.close()
-            self._part.unlink()
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+            self._part = None
+            with suppress(OSError):  # a full disk: the bytes still held are not wanted any more
+                self._file.close()
 
 
 def _chunks(file: BinaryIO, chunk: int) -> Iterator[bytes]:
