@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -63,8 +64,8 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
                 share = None if timeout is None else timeout / len(addresses)
                 for address in addresses[:-1]:
                     with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                        return await self._tcp.connect_tcp(address, port, share, local_address, socket_options)
-                return await self._tcp.connect_tcp(addresses[-1], port, share, local_address, socket_options)
+                        return await self._connect(address, port, share, local_address, socket_options)
+                return await self._connect(addresses[-1], port, share, local_address, socket_options)
         except TimeoutError:
             raise httpcore2.ConnectTimeout from None
 
@@ -82,6 +83,27 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
             if reason is not None:
                 raise httpcore2.ConnectError(f"{host} is refused: {reason}")
         return addresses[:ADDRESSES_MAX]
+
+    async def _connect(
+        self,
+        address: str,
+        port: int,
+        seconds: float | None,
+        local_address: str | None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None,
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            return await self._tcp.connect_tcp(address, port, seconds, local_address, socket_options)
+        except httpcore2.ConnectError as error:
+            raise httpcore2.ConnectError(f"No connection to {address} port {port}: {_cause(error)}.") from error
+
+
+def _cause(error: BaseException) -> str:
+    """The words of what lies at the bottom: "Connection refused", not "All connection attempts failed"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    # The event loops word errors differently; the system's word for the number is the same for all.
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 class Sender:
@@ -123,7 +145,7 @@ class Sender:
         except httpcore2.TimeoutException:
             return Outcome(error=f"The receiver was silent for {READ_SECONDS:.0f} s.")
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-            return Outcome(error=_cause(error))
+            return Outcome(error=str(error) or type(error).__name__)
         except (httpx2.InvalidURL, httpcore2.UnsupportedProtocol, ValueError) as error:
             return Outcome(error=f"{send.url!r} is not a URL that can be called: {error}")
 
@@ -148,13 +170,6 @@ def _headers(url: httpx2.URL, send: Send) -> list[tuple[bytes, bytes]]:
     if url.userinfo:
         headers.append((b"Authorization", b"Basic " + b64encode(f"{url.username}:{url.password}".encode())))
     return headers + [(name.encode("ascii"), value.encode("ascii")) for name, value in send.headers.items()]
-
-
-def _cause(error: BaseException) -> str:
-    """The words of what lies at the bottom: "connection refused", not "all attempts failed"."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
 
 
 async def _read_some(response: httpcore2.Response) -> None:
