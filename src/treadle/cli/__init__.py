@@ -1,1 +1,43 @@
-"""The `treadle` command."""
+"""The `treadle` command: what goes wrong is told in one line, and the exit code says that it did."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from treadle.model.errors import TreadleError
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    code = _run(sys.argv[1:] if args is None else args)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone (`| head`); nothing may be flushed again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(args: Sequence[str]) -> int:
+    from typer import Abort  # noqa: PLC0415 - loaded with the commands, not by whoever imports this package
+    from typer.main import get_command  # noqa: PLC0415
+
+    from treadle.cli.app import app  # noqa: PLC0415
+    from treadle.cli.usage import UsageError, explain  # noqa: PLC0415
+
+    try:
+        return int(get_command(app).main(args=list(args), prog_name="treadle", standalone_mode=False) or 0)
+    except UsageError as error:
+        return _fail(explain(error), error.exit_code)
+    except (KeyboardInterrupt, Abort):
+        return 130
+    except TreadleError as error:
+        return _fail(str(error), 1)
+    except (OSError, ImportError) as error:  # a file, a port, a missing part: the message says which
+        return _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code

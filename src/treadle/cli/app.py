@@ -1,0 +1,44 @@
+"""All commands put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import treadle
+from treadle.cli.deploy import deploy
+from treadle.cli.task import tasks
+from treadle.cli.up import down, up
+from treadle.cli.webhook import webhooks
+
+app = typer.Typer(
+    name="treadle",
+    help="Serverless task queues for Python functions on machines you own.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # loading rich for the help takes longer than everything else here
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"treadle {treadle.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(up)
+app.command()(down)
+app.command()(deploy)
+app.add_typer(tasks)
+app.add_typer(webhooks)

@@ -1,0 +1,51 @@
+"""`treadle deploy`: a function in a file becomes a URL."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from typing import Annotated
+
+import msgspec
+import typer
+
+from treadle.cli.load import FORM, find_queue
+from treadle.cli.output import Json, console_for, print_json
+from treadle.model.api import Deployed
+from treadle.sdk.prepare import Prepared
+
+
+def deploy(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:FUNC", help=f"{FORM}.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", "-n", help="The deployment's name; it is part of the URL.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Deploy a task queue: build its image, sync the files, make the next version."""
+    console = console_for(as_json)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        queue = find_queue(target)
+    prepared = queue.deploy_with(console, name)
+    deployed = msgspec.structs.replace(prepared.deployed, invoke_url=_invoke_url(prepared))
+    if as_json:
+        print_json(deployed)
+        return
+    console.step(f"Deployed {deployed.deployment_name} v{deployed.version}")
+    console.step("Invocation details")
+    console.say(_curl(deployed, prepared.settings.token))
+
+
+def _invoke_url(prepared: Prepared) -> str:
+    """Where to POST: the public URL when no token is needed."""
+    deployed = prepared.deployed
+    if deployed.authorized:
+        return deployed.invoke_url
+    return f"{prepared.client.url}/taskqueue/public/{deployed.stub_id}"
+
+
+def _curl(deployed: Deployed, token: str) -> str:
+    """A command that submits a task without arguments when it is pasted into a shell."""
+    lines = [f"curl -X POST {shlex.quote(deployed.invoke_url)}", "  -H 'Content-Type: application/json'"]
+    if deployed.authorized:
+        lines.append(f"  -H {shlex.quote(f'Authorization: Bearer {token}')}")
+    return " \\\n".join([*lines, "  -d '{}'"])

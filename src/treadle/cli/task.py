@@ -1,0 +1,170 @@
+"""`treadle task`: list, show, wait for and cancel tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from treadle.cli.output import Json, client, console_for, print_json
+from treadle.client import Client
+from treadle.model.api import AttemptView, Cancelled, TaskView
+from treadle.model.errors import InvalidInput
+from treadle.model.task import TaskStatus
+from treadle.sdk.console import Console, amount
+from treadle.sdk.handle import TaskHandle
+
+tasks = typer.Typer(name="task", help="Tasks: list, show, wait, cancel.", no_args_is_help=True)
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids.", show_default=False)]
+PAGE = 100
+
+
+@tasks.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, newest first.")] = 20,
+    status: Annotated[str, typer.Option(help="Only these, e.g. PENDING,RUNNING.")] = "",
+    name: Annotated[str, typer.Option(help="Only tasks of this deployment.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List tasks, newest first."""
+    statuses = [_status(word) for word in status.split(",") if word.strip()]
+    found = _collect(client(), limit, statuses, [name] if name else [])
+    if as_json:
+        print_json(found)
+        return
+    console = console_for(as_json)
+    headers = ("TASK ID", "STATUS", "ATTEMPTS", "CREATED", "RAN", "DEPLOYMENT")
+    console.table(headers, [_row(view) for view in found])
+    console.say(f"{len(found)} {'item' if len(found) == 1 else 'items'}")
+
+
+@tasks.command()
+def show(task_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)], as_json: Json = False) -> None:
+    """Show a task: its state, its attempts, its result, its outputs."""
+    view = client().task(task_id)
+    if as_json:
+        print_json(view)
+    else:
+        _show(view, console_for(as_json))
+
+
+@tasks.command()
+def wait(
+    ids: Ids,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Give up after so many seconds.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until tasks are final. Exit code 1 if one did not end COMPLETE, or not in time."""
+    asked, console, views = client(), console_for(as_json), []
+    deadline = None if timeout is None else time.monotonic() + timeout
+    late = ""
+    for task_id in ids:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            view = TaskHandle(task_id, asked).wait(left)
+        except TimeoutError:
+            view = asked.task(task_id)
+            late = late or f"Task {task_id} was still {view.status} after {timeout:g} s. {view.why}".strip()
+        views.append(view)
+        if not as_json:
+            console.say(f"{task_id}  {view.status}" + (f"  {view.failure_reason}" if view.failure_reason else ""))
+    if as_json:
+        print_json(views)
+    if late:
+        raise InvalidInput(late, "Wait longer with --timeout, or see `treadle task show`.")
+    if any(view.status != TaskStatus.COMPLETE for view in views):
+        raise typer.Exit(1)
+
+
+@tasks.command()
+def cancel(ids: Ids, as_json: Json = False) -> None:
+    """Cancel tasks that are not final yet. Exit code 1 if one of them was not cancelled."""
+    done = client().cancel(ids)
+    console = console_for(as_json)
+    if as_json:
+        print_json(Cancelled(done))
+    for task_id in ids:
+        if task_id in done:
+            console.say(f"Task {task_id} cancelled.")
+        else:
+            console.warn(f"Task {task_id} was not cancelled: it is final already, or there is no such task.")
+    if set(ids) - set(done):
+        raise typer.Exit(1)
+
+
+def _status(word: str) -> str:
+    try:
+        return TaskStatus(word.strip().upper())
+    except ValueError:
+        raise InvalidInput(f"--status={word!r} is not a status.", f"Allowed: {', '.join(TaskStatus)}.") from None
+
+
+def _collect(asked: Client, limit: int, statuses: list[str], names: list[str]) -> list[TaskView]:
+    found: list[TaskView] = []
+    cursor = ""
+    while len(found) < limit:
+        page = asked.tasks(min(PAGE, limit - len(found)), cursor, statuses=statuses, stub_names=names)
+        found += page.data
+        cursor = page.next
+        if not cursor or not page.data:
+            break
+    return found
+
+
+def _row(view: TaskView) -> tuple[str, ...]:
+    ran = _seconds(view.started_at, view.ended_at)
+    return view.id, view.status, str(len(view.attempts)), _clock(view.created_at), ran, _deployment(view)
+
+
+def _deployment(view: TaskView) -> str:
+    ref = view.deployment
+    return f"{ref.name} v{ref.version}" if ref.name else f"{view.stub.name} (draft)"
+
+
+def _show(view: TaskView, console: Console) -> None:
+    facts: list[tuple[str, str]] = [
+        ("task", view.id),
+        ("status", view.status),
+        ("why", view.why),
+        ("failure", view.failure_reason),
+        ("deployment", _deployment(view)),
+        ("container", view.container_id),
+        ("created", _clock(view.created_at)),
+        ("started", _clock(view.started_at)),
+        ("ended", _clock(view.ended_at)),
+        ("result", bytes(view.result).decode() if view.status == TaskStatus.COMPLETE else ""),
+    ]
+    for label, value in facts:
+        if value:
+            console.say(f"{label + ':':<12}{value}")
+    for attempt in view.attempts:
+        _show_attempt(attempt, console.say)
+    for output in view.outputs:
+        console.say(f"{'output:':<12}{output.name} ({amount(output.size)}) {output.url}")
+
+
+def _show_attempt(attempt: AttemptView, say: Callable[[str], None]) -> None:
+    ran = _seconds(attempt.started_at, attempt.ended_at)
+    words = [f"{attempt.number}", attempt.status, f"ran {ran}" if ran else "", attempt.failure_reason]
+    say(f"{'attempt:':<12}{'  '.join(word for word in words if word)}")
+    for line in attempt.traceback.splitlines():
+        say(f"{'':<12}{line}")
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _clock(text: str | None) -> str:
+    """A time of the server in local time, to the second."""
+    return _time(text).astimezone().strftime("%Y-%m-%d %H:%M:%S") if text else ""
+
+
+def _seconds(start: str | None, end: str | None) -> str:
+    if not start:
+        return ""
+    until = _time(end) if end else datetime.now(UTC)
+    return f"{max(0.0, (until - _time(start)).total_seconds()):.1f} s"

@@ -1,0 +1,121 @@
+"""The image of a container: a Python version, packages, commands and variables, as the user declares them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from treadle.model.deployment import ImageSpec, bad, check_env, check_image
+
+Packages = Sequence[str] | str | Path
+
+
+class Image:
+    """What a container is made of. Same definition, same image; it is built once and then found.
+
+    `python_packages` is a list of requirement specifiers or the path of a requirements file. Packages and commands
+    are run in the order given. Methods change the image and return it, so that they can be chained.
+    """
+
+    def __init__(
+        self,
+        python_version: str = "python3",
+        python_packages: Packages = (),
+        commands: Sequence[str] = (),
+        base_image: str | None = None,
+        env_vars: Mapping[str, str] | Sequence[str] | str | None = None,
+    ) -> None:
+        self._python_version = _text("python_version", python_version)
+        self._packages: list[str] = []
+        self._commands: list[str] = []
+        self._env_vars: dict[str, str] = {}
+        self._base_image = _text("base_image", base_image or "")
+        self.add_python_packages(python_packages).add_commands(commands).with_envs(env_vars or {})
+
+    @classmethod
+    def from_registry(cls, image_uri: str) -> Self:
+        """Start from an image of a registry, e.g. `docker.io/library/python:3.12`."""
+        return cls(base_image=image_uri)
+
+    @classmethod
+    def from_dockerfile(cls, path: str | Path) -> Self:
+        """Start from a Dockerfile.
+
+        Raises:
+            FileNotFoundError: there is no file at `path`.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no Dockerfile at {str(path)!r}.")
+        return cls(base_image=f"dockerfile:{path}")
+
+    def add_python_version(self, python_version: str) -> Self:
+        """Use this Python version instead."""
+        self._python_version = _text("python_version", python_version)
+        return self._checked()
+
+    def add_python_packages(self, python_packages: Packages) -> Self:
+        """Install these packages too."""
+        if isinstance(python_packages, str | Path):
+            self._packages += _read_requirements(Path(python_packages))
+        else:
+            self._packages += _texts("python_packages", python_packages)
+        return self._checked()
+
+    def add_commands(self, commands: Sequence[str]) -> Self:
+        """Run these shell commands too while the image is built."""
+        self._commands += _texts("commands", commands)
+        return self._checked()
+
+    def with_envs(self, env_vars: Mapping[str, str] | Sequence[str] | str, clear: bool = False) -> Self:
+        """Set variables for the build: a dict, "KEY=value", or a list of those; `clear` drops earlier ones."""
+        added = dict(env_vars) if isinstance(env_vars, Mapping) else _parse_envs(env_vars)
+        self._env_vars = added if clear else self._env_vars | added
+        return self._checked()
+
+    @property
+    def spec(self) -> ImageSpec:
+        """The definition as it is sent to the server."""
+        return ImageSpec(
+            python_version=self._python_version,
+            python_packages=tuple(self._packages),
+            commands=tuple(self._commands),
+            env_vars=dict(self._env_vars),
+            base_image=self._base_image,
+        )
+
+    def _checked(self) -> Self:
+        check_image(self.spec)
+        return self
+
+
+def _text(option: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise bad(option, value, "a string")
+    return str.__str__(value)  # of an enum member its value
+
+
+def _texts(option: str, values: object) -> list[str]:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(one, str) for one in values):
+        raise bad(option, values, "a list of strings")
+    return [str(one) for one in values]
+
+
+def _read_requirements(path: Path) -> list[str]:
+    """The requirement specifiers of a file, without comments and empty lines."""
+    if not path.is_file():
+        advice = "Give python_packages as a list, or as the path of a file."
+        raise FileNotFoundError(f"There is no requirements file at {str(path)!r}. {advice}")
+    lines = (line.split(" #")[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _parse_envs(env_vars: Sequence[str] | str) -> dict[str, str]:
+    """Variables from "KEY=value" strings."""
+    parsed = {}
+    for one in _texts("env_vars", [env_vars] if isinstance(env_vars, str) else env_vars):
+        key, equals, value = one.partition("=")
+        if not equals or not key or not value or "=" in value:
+            raise bad("env_vars", one, '"KEY=value" with one "=" and neither side empty; use a dict for other values')
+        parsed[key] = value
+    return check_env("env_vars", parsed)

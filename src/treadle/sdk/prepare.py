@@ -1,0 +1,72 @@
+"""What happens before a function can run elsewhere: its image is built, its source synced, its deployment made."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from treadle.client import Client
+from treadle.model.api import BuildEvent, Deployed, DeployRequest
+from treadle.model.deployment import ImageSpec, QueueConfig
+from treadle.model.errors import BuildFailed, Unavailable
+from treadle.model.settings import Settings
+from treadle.sdk.console import Console, amount
+from treadle.sdk.local import ensure_server
+from treadle.sdk.source import pack
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A deployment that is there, and the client that reaches it."""
+
+    client: Client
+    settings: Settings
+    deployed: Deployed
+
+
+def prepare(config: QueueConfig, settings: Settings, console: Console, *, root: Path, name: str = "") -> Prepared:
+    """Build the image, sync the source below `root` and make a version of `name`, or the draft when it is empty."""
+    settings = ensure_server(settings, console)
+    client = Client(settings.url, settings.token)
+    image_id = build_image(client, config.image, console)
+    source_id = sync_source(client, root, console, data=settings.data)
+    request = DeployRequest(name=name, config=config, source_id=source_id, image_id=image_id)
+    return Prepared(client, settings, client.deploy(request))
+
+
+def build_image(client: Client, spec: ImageSpec, console: Console) -> str:
+    """The image's id; shows the lines of the build as they come.
+
+    Raises:
+        BuildFailed: with the reason.
+    """
+    last, building = BuildEvent(), False
+    for event in client.build_image(spec):
+        last = event
+        if not building and not event.cached and not event.error:
+            console.step("Building image")
+            building = True
+        if event.log:
+            console.detail(event.log)
+    if last.error:
+        raise BuildFailed(last.error)
+    if not last.image_id:
+        raise Unavailable("The image build ended without an answer.", "Try again; the server's log may say more.")
+    console.step("Image ready" if building else "Using cached image")
+    return last.image_id
+
+
+def sync_source(client: Client, root: Path, console: Console, *, data: Path) -> str:
+    """The id of the packed source, which is uploaded only if the server does not hold it yet."""
+    console.step("Syncing files")
+    with tempfile.TemporaryFile() as file:
+        packed = pack(root, file, exclude=[data])
+        for reason in packed.skipped:
+            console.warn(f"Left out {reason}")
+        held = client.has_source(packed.id)
+        if not held:
+            client.put_source(packed.id, file)
+    size = f"{packed.files} {'file' if packed.files == 1 else 'files'}, {amount(packed.size)}"
+    console.step(f"Files synced ({size}{', unchanged: not uploaded' if held else ''})")
+    return packed.id

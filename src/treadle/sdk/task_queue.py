@@ -1,0 +1,194 @@
+"""The decorator that turns a function into a task queue."""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from treadle.model.api import Deployed
+from treadle.model.deployment import QueueConfig, check_name
+from treadle.model.errors import InvalidOption
+from treadle.sdk import env as environment
+from treadle.sdk.definition import define, exception_classes, locate
+from treadle.sdk.image import Image
+from treadle.sdk.options import QueueDepthAutoscaler, TaskPolicy
+
+if TYPE_CHECKING:  # what only `.put()` and `.deploy()` need is loaded by them: importing an app stays cheap
+    from treadle.sdk.console import Console
+    from treadle.sdk.handle import TaskHandle
+    from treadle.sdk.prepare import Prepared
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskQueue(Generic[P, R]):
+    """A function with a queue in front. `func` is the function itself, `config` the checked definition."""
+
+    def __init__(self, func: Callable[P, R], given: dict[str, Any]) -> None:
+        if not callable(func) or not hasattr(func, "__code__"):
+            raise InvalidOption(f"@task_queue cannot decorate {func!r}.", "Decorate a function (def or async def).")
+        functools.update_wrapper(self, func)
+        self.func = func
+        self.name = check_name(given["name"]) if given["name"] is not None else None
+        self.config: QueueConfig = define(func, given)
+        self.on_start: Callable[..., Any] | None = given["on_start"]
+        self.retry_for: tuple[type[BaseException], ...] = exception_classes(given["retry_for"])
+        self._draft: Prepared | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function, which only a container does directly."""
+        if environment.is_local():
+            name = self.func.__name__
+            raise NotImplementedError(
+                f"{name} is a task queue: use {name}.put(...) to enqueue a task, or {name}.local(...) to run it here."
+            )
+        return self.func(*args, **kwargs)
+
+    def local(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function in this process, anywhere."""
+        return self.func(*args, **kwargs)
+
+    def put(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle | Literal[False]:
+        """Enqueue a task with these arguments; False while this module is being imported by Treadle.
+
+        The first call in a process builds the image, syncs the working directory and makes a draft deployment.
+
+        Raises:
+            TypeError: the arguments are not JSON.
+            TreadleError: the task was not accepted; the message says why.
+        """
+        if environment.called_on_import():
+            return False
+        from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
+        from treadle.sdk.handle import TaskHandle  # noqa: PLC0415
+
+        payload = self._encode(args, kwargs)
+        console = Console()
+        with self._lock:
+            if self._draft is None:
+                self._draft = self._prepare(console, name="")
+        task_id = self._draft.client.enqueue(f"id/{self._draft.deployed.deployment_id}", payload)
+        console.step(f"Enqueued task: {task_id}")
+        return TaskHandle(task_id, self._draft.client)
+
+    def deploy(self, name: str | None = None) -> Deployed:
+        """Make a new version under this name (or the decorator's).
+
+        Raises:
+            InvalidOption: there is no name, or one that cannot be part of a URL.
+        """
+        from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
+
+        return self.deploy_with(Console(), name).deployed
+
+    def deploy_with(self, console: Console, name: str | None = None) -> Prepared:
+        """Like `deploy`, with the console that its lines go to; also returns the client used."""
+        chosen = name or self.name
+        if not chosen:
+            raise InvalidOption("The deployment has no name.", "Give one: --name NAME, or name= in the decorator.")
+        return self._prepare(console, name=check_name(chosen))
+
+    def _prepare(self, console: Console, *, name: str) -> Prepared:
+        from treadle.model.settings import load  # noqa: PLC0415 - see the top of the file
+        from treadle.sdk.prepare import prepare  # noqa: PLC0415
+
+        root = Path.cwd()
+        config = msgspec.structs.replace(self.config, handler=locate(self.func, root))
+        return prepare(config, load(), console, root=root, name=name)
+
+    def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        try:
+            return json.dumps({"args": args, "kwargs": kwargs}, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"The arguments of {self.func.__name__}.put() must be JSON: {error}.") from error
+
+
+@overload
+def task_queue(func: Callable[P, R], /) -> TaskQueue[P, R]: ...
+@overload
+def task_queue(
+    *,
+    app: str = "",
+    cpu: float | str = 1.0,
+    memory: int | str = 128,
+    gpu: str | Sequence[str] = "",
+    gpu_count: int = 0,
+    image: Image | None = None,
+    timeout: int = 3600,
+    retries: int = 3,
+    workers: int = 1,
+    keep_warm_seconds: float = 10,
+    max_pending_tasks: int = 10_000,
+    on_start: Callable[..., Any] | None = None,
+    on_deploy: Callable[..., Any] | None = None,
+    callback_url: str | None = None,
+    volumes: list[Any] | None = None,
+    disks: list[Any] | None = None,
+    secrets: list[str] | None = None,
+    env: dict[str, str] | None = None,
+    name: str | None = None,
+    authorized: bool = True,
+    autoscaler: QueueDepthAutoscaler | None = None,
+    task_policy: TaskPolicy | None = None,
+    checkpoint_enabled: bool = False,
+    retry_for: Sequence[type[BaseException]] | None = None,
+    pricing: Any = None,
+    inputs: Any = None,
+    outputs: Any = None,
+    pool: Any = None,
+    allow_marketplace: bool = False,
+) -> Callable[[Callable[P, R]], TaskQueue[P, R]]: ...
+def task_queue(
+    func: Callable[..., Any] | None = None,
+    /,
+    *,
+    app: str = "",
+    cpu: float | str = 1.0,
+    memory: int | str = 128,
+    gpu: str | Sequence[str] = "",
+    gpu_count: int = 0,
+    image: Image | None = None,
+    timeout: int = 3600,
+    retries: int = 3,
+    workers: int = 1,
+    keep_warm_seconds: float = 10,
+    max_pending_tasks: int = 10_000,
+    on_start: Callable[..., Any] | None = None,
+    on_deploy: Callable[..., Any] | None = None,
+    callback_url: str | None = None,
+    volumes: list[Any] | None = None,
+    disks: list[Any] | None = None,
+    secrets: list[str] | None = None,
+    env: dict[str, str] | None = None,
+    name: str | None = None,
+    authorized: bool = True,
+    autoscaler: QueueDepthAutoscaler | None = None,
+    task_policy: TaskPolicy | None = None,
+    checkpoint_enabled: bool = False,
+    retry_for: Sequence[type[BaseException]] | None = None,
+    pricing: Any = None,
+    inputs: Any = None,
+    outputs: Any = None,
+    pool: Any = None,
+    allow_marketplace: bool = False,
+) -> Any:
+    """Turn a function into a task queue: `@task_queue`, or `@task_queue(cpu=…, memory=…, …)`.
+
+    Names and defaults are Beam's, but for `max_pending_tasks`. Values are checked here, when the module is imported.
+
+    Raises:
+        InvalidOption: names the option, the value and what is allowed.
+    """
+    given = dict(locals())
+    del given["func"]
+    if func is not None:
+        return TaskQueue(func, given)
+    return lambda decorated: TaskQueue(decorated, given)
