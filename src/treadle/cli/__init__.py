@@ -21,15 +21,18 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _run(args: Sequence[str]) -> int:
     from typer import Abort  # noqa: PLC0415 - loaded with the commands, not by whoever imports this package
+    from typer.exceptions import TyperException  # noqa: PLC0415
     from typer.main import get_command  # noqa: PLC0415
 
     from treadle.cli.app import app  # noqa: PLC0415
-    from treadle.cli.usage import UsageError, explain  # noqa: PLC0415
 
     try:
-        return int(get_command(app).main(args=list(args), prog_name="treadle", standalone_mode=False) or 0)
-    except UsageError as error:
-        return _fail(explain(error), error.exit_code)
+        given = list(args) or ["--help"]
+        return int(get_command(app).main(args=given, prog_name="treadle", standalone_mode=False) or 0)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)  # wrong usage has one
+        command = context.command_path if context else "treadle"
+        return _fail(f"{error.format_message().rstrip('.')}. See `{command} --help`.", error.exit_code)
     except (KeyboardInterrupt, Abort):
         return 130
     except TreadleError as error:

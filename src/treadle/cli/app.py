@@ -15,7 +15,6 @@ from treadle.cli.webhook import webhooks
 app = typer.Typer(
     name="treadle",
     help="Serverless task queues for Python functions on machines you own.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # loading rich for the help takes longer than everything else here
     pretty_exceptions_enable=False,

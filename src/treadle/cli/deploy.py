@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -13,7 +13,9 @@ import typer
 from treadle.cli.load import FORM, find_queue
 from treadle.cli.output import Json, console_for, print_json
 from treadle.model.api import Deployed
-from treadle.sdk.prepare import Prepared
+
+if TYPE_CHECKING:  # loaded when a queue is deployed, not for every command
+    from treadle.sdk.prepare import Prepared
 
 
 def deploy(

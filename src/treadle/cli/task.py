@@ -17,7 +17,7 @@ from treadle.model.task import TaskStatus
 from treadle.sdk.console import Console, amount
 from treadle.sdk.handle import TaskHandle
 
-tasks = typer.Typer(name="task", help="Tasks: list, show, wait, cancel.", no_args_is_help=True)
+tasks = typer.Typer(name="task", help="Tasks: list, show, wait, cancel.")
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids.", show_default=False)]
 PAGE = 100
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
-import psutil  # type: ignore[import-untyped]
 import typer
 
 from treadle.model.errors import NotFound
 from treadle.model.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, load
 from treadle.sdk.console import Console
-from treadle.sdk.local import ServerFile, read_server_file, start_server, stop_command
+from treadle.sdk.local import read_server_file, start_server, stop_command
 
 Data = Annotated[Path | None, typer.Option(help="Folder of all state. [default: $TREADLE_DATA or ~/.treadle]")]
 
@@ -29,7 +27,9 @@ def up(
     if detach:
         _detach(settings)
         return
-    from treadle.agent.main import run_agent  # noqa: PLC0415 - heavy, and only this command needs them
+    import asyncio  # noqa: PLC0415 - heavy, like the next two, and only this command needs them
+
+    from treadle.agent.main import run_agent  # noqa: PLC0415
     from treadle.server.main import serve  # noqa: PLC0415
 
     def announce(url: str) -> None:
@@ -40,15 +40,17 @@ def up(
 
 def down(data: Data = None) -> None:
     """Stop the server of a data folder; running tasks may finish within its grace time."""
+    from treadle.cli.alive import has_ended, process_of  # noqa: PLC0415 - loading psutil takes 30 ms
+
     settings = load(data=data)
     found = read_server_file(settings.data)
-    process = _process(found) if found else None
+    process = process_of(found) if found else None
     if process is None:
         raise NotFound(f"No server is running for {settings.data}.", "Name its folder with --data, or TREADLE_DATA.")
     process.terminate()
     console = Console()
     told = False
-    while not _gone(process, 1.0):
+    while not has_ended(process, 1.0):
         if not told:
             console.say("Waiting for running tasks to finish…")
             told = True
@@ -56,30 +58,13 @@ def down(data: Data = None) -> None:
 
 
 def _detach(settings: Settings) -> None:
+    from treadle.cli.alive import process_of  # noqa: PLC0415 - loading psutil takes 30 ms
+
     found = read_server_file(settings.data)
     console = Console()
-    if found and _process(found):
+    if found and process_of(found):
         console.say(f"A server runs at {found.url} already (pid {found.pid}).")
         return
     started = start_server(settings)
     console.say(f"Treadle runs at {started.url} (pid {started.pid}, data: {settings.data}).")
     console.say(f"Stop it with `{stop_command(settings)}`.")
-
-
-def _process(found: ServerFile) -> psutil.Process | None:
-    """The server's process, unless it has ended and its pid belongs to another by now."""
-    try:
-        process = psutil.Process(found.pid)
-        same = abs(process.create_time() - found.started) < 2.0
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _gone(process: psutil.Process, timeout: float) -> bool:
-    """Wait for the end of a process; one that only its parent has not buried yet counts as ended."""
-    try:
-        process.wait(timeout)
-    except psutil.TimeoutExpired:
-        return bool(process.is_running() and process.status() == psutil.STATUS_ZOMBIE)
-    return True

@@ -7,7 +7,7 @@ import typer
 from treadle.cli.output import Json, client, print_json
 from treadle.model.api import KeyView
 
-webhooks = typer.Typer(name="webhook", help="Webhooks: what their receivers need.", no_args_is_help=True)
+webhooks = typer.Typer(name="webhook", help="Webhooks: what their receivers need.")
 
 
 @webhooks.callback()
