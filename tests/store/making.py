@@ -1,0 +1,100 @@
+"""Tasks and the decisions on them, in the few forms that the store's tests need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from treadle.model.task import Attempt, Change, Failure, FailureKind, NewTask, Task, TaskFilter, TaskStatus
+from treadle.store.base import Reader, Store
+
+NOW = 1_000_000.0
+DEPLOYMENT = "deployment-1"
+CONTAINER = "taskqueue-deployment-1-0123abcd"
+URL = "https://example.com/hook"
+RAISED = Failure(FailureKind.EXCEPTION, "ValueError: no", "ValueError", "no", "Traceback …")
+
+
+def task(task_id: str, **fields: object) -> Task:
+    """A PENDING task of DEPLOYMENT, due NOW."""
+    pending = Task(task_id, 1, DEPLOYMENT, TaskStatus.PENDING, NOW, NOW, NOW)
+    return msgspec.structs.replace(pending, **fields)
+
+
+def payload_of(task_id: str) -> bytes:
+    return b'{"args":[],"kwargs":{"id":"%s"}}' % task_id.encode()
+
+
+def insert(store: Store, *tasks: Task) -> None:
+    with store.transaction():
+        store.insert_tasks([NewTask(each, payload_of(each.id)) for each in tasks])
+
+
+def claimed(waiting: Task, at: float = NOW + 1, container_id: str = CONTAINER) -> Change:
+    """The decision to start a waiting task's next attempt."""
+    number = waiting.attempts + 1
+    running = msgspec.structs.replace(
+        waiting, status=TaskStatus.RUNNING, attempts=number, started_at=at, updated_at=at, container_id=container_id
+    )
+    attempt = Attempt(waiting.id, number, container_id, TaskStatus.RUNNING, at)
+    return Change(running, waiting.status, waiting.attempts, attempt)
+
+
+def ended(running: Task, status: TaskStatus, at: float = NOW + 2, **fields: object) -> Change:
+    """The decision to end a task with its running attempt; `fields` are the change's (result, notify)."""
+    failure = None if status is TaskStatus.COMPLETE else RAISED
+    after = msgspec.structs.replace(running, status=status, ended_at=at, updated_at=at, failure=failure)
+    return msgspec.structs.replace(
+        Change(after, TaskStatus.RUNNING, running.attempts, _end(running, status, at)), **fields
+    )
+
+
+def retried(running: Task, due: float, at: float = NOW + 2) -> Change:
+    """The decision to let a task wait for its next attempt after this one failed."""
+    after = msgspec.structs.replace(
+        running, status=TaskStatus.RETRY, due=due, updated_at=at, container_id="", failure=RAISED
+    )
+    return Change(after, TaskStatus.RUNNING, running.attempts, _end(running, TaskStatus.FAILED, at))
+
+
+def recalled(running: Task) -> Change:
+    """The decision to take back an attempt that has not started."""
+    number = running.attempts
+    after = msgspec.structs.replace(
+        running, status=TaskStatus.PENDING, attempts=number - 1, started_at=None, container_id=""
+    )
+    attempt = Attempt(running.id, number, running.container_id, TaskStatus.RUNNING, NOW)
+    return Change(after, TaskStatus.RUNNING, number, attempt, drop_attempt=True)
+
+
+def _end(running: Task, status: TaskStatus, at: float) -> Attempt:
+    failure = None if status is TaskStatus.COMPLETE else RAISED
+    assert running.started_at is not None
+    return Attempt(running.id, running.attempts, running.container_id, status, running.started_at, at, failure)
+
+
+def write(store: Store, *changes: Change) -> list[bool]:
+    with store.transaction():
+        return store.commit(changes)
+
+
+def claim(store: Store, task_id: str, container_id: str = CONTAINER) -> Task:
+    """Start the task's next attempt; its row afterwards."""
+    assert write(store, claimed(read(store, task_id), container_id=container_id)) == [True]
+    return read(store, task_id)
+
+
+def read(reader: Reader, task_id: str) -> Task:
+    found = reader.task(task_id)
+    assert found is not None
+    return found
+
+
+def ids(tasks: Sequence[Task]) -> list[str]:
+    return [each.id for each in tasks]
+
+
+def listed(reader: Reader, **filters: object) -> list[str]:
+    """Ids of the tasks of workspace 1 that the filter lets through."""
+    return ids(reader.tasks(msgspec.structs.replace(TaskFilter(1), **filters)))

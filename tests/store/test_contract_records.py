@@ -1,0 +1,271 @@
+"""What every store must do with deployments, images, sources, containers, deliveries, workspaces and tokens."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from treadle.model.container import Container, ContainerStatus, Role, Token, Workspace
+from treadle.model.deployment import Autoscaler, Deployment, DeploymentKind, Image, ImageSpec, QueueConfig
+from treadle.model.errors import Conflict
+from treadle.model.task import Delivery, DeliveryStatus, TaskStatus
+from treadle.store.base import Reader, Store
+
+from .making import NOW, URL, claim, ended, insert, task
+
+CONFIG = QueueConfig(
+    handler="app:work",
+    gpus=("A10G", "T4"),
+    image=ImageSpec(python_packages=("pillow>=12",), env_vars={"A": "1"}),
+    env={"KEY": "välue"},
+    retry_for=("ValueError",),
+    callback_url=URL,
+    autoscaler=Autoscaler(max_containers=3),
+)
+
+
+def deployment(deployment_id: str, name: str = "", version: int = 0, **fields: object) -> Deployment:
+    """A named deployment, or a draft when `name` is empty."""
+    kind = DeploymentKind.DEPLOYMENT if name else DeploymentKind.DRAFT
+    made = Deployment(
+        deployment_id, 1, kind, name, version, CONFIG, "source", "image", f"digest of {deployment_id}", True, NOW, NOW
+    )
+    return msgspec.structs.replace(made, **fields)
+
+
+def container(container_id: str, **fields: object) -> Container:
+    made = Container(
+        container_id, 1, "d", "agent", ContainerStatus.STARTING, f"hash of {container_id}", NOW, NOW + 15
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **fields)
+
+
+def delivery(number: int, **fields: object) -> Delivery:
+    return msgspec.structs.replace(
+        Delivery(f"msg_{number}", "a", URL, DeliveryStatus.PENDING, NOW, NOW + number), **fields
+    )
+
+
+def deploy(store: Store, *deployments: Deployment) -> None:
+    with store.transaction():
+        for each in deployments:
+            store.insert_deployment(each)
+
+
+# deployments
+
+
+def test_a_deployment_is_read_as_it_was_inserted(store: Store, reader: Reader) -> None:
+    """Every field comes back, the configuration whole."""
+    made = deployment("d", name="cats", version=1, active=False, updated_at=NOW + 1)
+    deploy(store, made)
+
+    assert reader.deployment("d") == made
+    assert reader.deployment("x") is None
+
+
+def test_deployments_lists_the_named_newest_first(store: Store, reader: Reader) -> None:
+    """Drafts and other workspaces are left out; a name asks for its versions only, highest first."""
+    deploy(
+        store,
+        deployment("d1", name="cats", version=1, created_at=NOW),
+        deployment("d2", name="dogs", version=1, created_at=NOW + 1),
+        deployment("d10", name="cats", version=10, created_at=NOW + 3),
+        deployment("d9", name="cats", version=9, created_at=NOW + 2),
+        deployment("draft"),
+        deployment("foreign", name="cats", version=1, workspace_id=2),
+    )
+
+    assert [each.id for each in reader.deployments(1)] == ["d10", "d9", "d2", "d1"]
+    assert [each.id for each in reader.deployments(1, "cats")] == ["d10", "d9", "d1"]
+    assert reader.deployments(1, "birds") == []
+
+
+@pytest.mark.parametrize(("version", "expected"), [(None, "d10"), (9, "d9"), (10, "d10"), (11, None)])
+def test_a_version_of_a_name(store: Store, version: int | None, expected: str | None) -> None:
+    """A number asks for that version, None for the highest."""
+    deploy(
+        store,
+        deployment("d10", name="cats", version=10),
+        deployment("d9", name="cats", version=9),
+        deployment("foreign", name="cats", version=11, workspace_id=2),
+    )
+    found = store.deployment_version(1, "cats", version)
+
+    assert (found.id if found else None) == expected
+    assert store.deployment_version(1, "dogs", version) is None
+    assert store.deployment_version(1, "", version) is None
+
+
+def test_a_version_is_given_once(store: Store) -> None:
+    """The same workspace, name and version again is a conflict; another workspace may use them."""
+    deploy(store, deployment("d", name="cats", version=1), deployment("e", name="cats", version=1, workspace_id=2))
+
+    with pytest.raises(Conflict):
+        deploy(store, deployment("f", name="cats", version=1))
+    assert store.deployment("f") is None
+
+
+def test_a_draft_is_found_by_its_digest(store: Store, reader: Reader) -> None:
+    """Equal drafts are one per workspace; a named deployment with that digest is no draft."""
+    deploy(
+        store,
+        deployment("draft", digest="same"),
+        deployment("foreign", digest="same", workspace_id=2),
+        deployment("named", name="cats", version=1, digest="other"),
+    )
+    found = reader.draft(1, "same")
+
+    assert found == deployment("draft", digest="same")
+    assert reader.draft(1, "other") is None
+    with pytest.raises(Conflict):
+        deploy(store, deployment("again", digest="same"))
+
+
+# images, sources
+
+
+def test_an_image_is_put_by_its_spec(store: Store, reader: Reader) -> None:
+    """Putting a spec again replaces the image; it is found by spec and by id."""
+    image = Image("i1", "spec", ImageSpec(python_packages=("numpy",)), "3.11.7", "numpy==2 --hash=…", NOW)
+    newer = msgspec.structs.replace(image, id="i2", lock="numpy==3", created_at=NOW + 1)
+    with store.transaction():
+        store.put_image(image)
+    assert reader.image("spec") == reader.image_by_id("i1") == image
+
+    with store.transaction():
+        store.put_image(newer)
+    assert reader.image("spec") == reader.image_by_id("i2") == newer
+    assert reader.image_by_id("i1") is None
+    assert reader.image("other") is None
+
+
+def test_two_specs_may_share_an_image(store: Store, reader: Reader) -> None:
+    """Specs that resolve to the same image are both found, and the id finds one of them."""
+    one = Image("i", "spec 1", ImageSpec(), "3.11.7", "", NOW)
+    two = Image("i", "spec 2", ImageSpec(commands=("true",)), "3.11.7", "", NOW + 1)
+    with store.transaction():
+        store.put_image(one)
+        store.put_image(two)
+
+    assert (reader.image("spec 1"), reader.image("spec 2")) == (one, two)
+    assert reader.image_by_id("i") in (one, two)
+
+
+def test_a_source_is_added_once(store: Store, reader: Reader) -> None:
+    """Adding it again is no error; a workspace has only its own."""
+    for _ in range(2):
+        with store.transaction():
+            store.add_source(1, "s", 10, NOW)
+
+    assert reader.has_source(1, "s")
+    assert not reader.has_source(2, "s")
+    assert not reader.has_source(1, "t")
+
+
+# containers
+
+
+def test_a_container_is_replaced_whole(store: Store, reader: Reader) -> None:
+    """It is found by id and by its runner's token; an update writes every field."""
+    made = container("c")
+    with store.transaction():
+        store.insert_container(made)
+        store.insert_container(container("other"))
+    assert reader.container("c") == reader.container_by_token("hash of c") == made
+
+    changed = msgspec.structs.replace(
+        made, status=ContainerStatus.STOPPED, started_at=NOW + 1, ended_at=NOW + 2, reason="idle", limits="cgroup2",
+        agent_id="agent 2", lease_until=NOW + 20,
+    )  # fmt: skip
+    with store.transaction():
+        store.update_container(changed)
+    assert reader.container("c") == changed
+    assert reader.container("other") == container("other")
+    assert (reader.container("x"), reader.container_by_token("x")) == (None, None)
+
+
+def test_containers_by_status(store: Store) -> None:
+    """The live are all but the stopped; both lists have the oldest first."""
+    with store.transaction():
+        for age, status in enumerate((*ContainerStatus, ContainerStatus.RUNNING)):
+            store.insert_container(container(f"c{age}", status=status, created_at=NOW - age))
+
+    assert [each.id for each in store.live_containers()] == ["c4", "c2", "c1", "c0"]
+    assert [each.id for each in store.containers_with(ContainerStatus.RUNNING)] == ["c4", "c1"]
+    assert [each.id for each in store.containers_with(ContainerStatus.STOPPED)] == ["c3"]
+
+
+def test_leases_are_renewed_for_the_named(store: Store) -> None:
+    """Only the lease changes, only of the containers named; an unknown one and none at all are no error."""
+    with store.transaction():
+        for name in ("a", "b", "c"):
+            store.insert_container(container(name))
+    with store.transaction():
+        store.renew_leases(["a", "c", "unknown"], NOW + 99)
+        store.renew_leases([], NOW + 1000)
+
+    assert store.container("a") == container("a", lease_until=NOW + 99)
+    assert [each.lease_until - NOW for each in store.live_containers()] == [99, 15, 99]
+
+
+# deliveries
+
+
+def test_due_deliveries_are_pending_and_due(store: Store, reader: Reader) -> None:
+    """Oldest due first, at most `limit`; an update writes every field."""
+    for number in range(4):
+        put_delivery(store, delivery(number, due=NOW - number))
+    put_delivery(store, delivery(4, due=NOW + 1))
+    done = delivery(3, due=NOW + 9, status=DeliveryStatus.DELIVERED, tries=2, last_status=200, delivered_at=NOW)
+    failed = delivery(2, status=DeliveryStatus.FAILED, last_error="410 Gone", tries=1, last_status=410)
+    with store.transaction():
+        store.update_delivery(done)
+        store.update_delivery(failed)
+
+    assert [each.id for each in store.due_deliveries(NOW, 9)] == ["msg_1", "msg_0"]
+    assert [each.id for each in store.due_deliveries(NOW, 1)] == ["msg_1"]
+    assert [each.id for each in reader.deliveries("a")] == [f"msg_{number}" for number in range(5)]
+    assert reader.deliveries("a")[2:4] == [failed, done]
+
+
+def put_delivery(store: Store, wanted: Delivery) -> None:
+    """The store makes deliveries in `commit` only: end a task to make one, then set its fields."""
+    name = wanted.id.removeprefix("msg_")
+    insert(store, task(name, callback_url=URL))
+    end = ended(claim(store, name), TaskStatus.FAILED, notify=True)
+    with store.transaction():
+        store.commit([end])
+        store.update_delivery(wanted)
+
+
+# workspaces, tokens
+
+
+def test_a_workspace_gets_its_id_from_the_store(store: Store, reader: Reader) -> None:
+    """The id given by the caller is ignored; names are unique."""
+    made = Workspace(0, "external", "default", "sk_1", "url key", NOW)
+    with store.transaction():
+        first = store.insert_workspace(made)
+        second = store.insert_workspace(msgspec.structs.replace(made, external_id="external 2", name="other"))
+
+    assert first == msgspec.structs.replace(made, id=first.id)
+    assert 0 < first.id != second.id
+    assert reader.workspace(first.id) == reader.workspace_by_name("default") == first
+    assert (reader.workspace(99), reader.workspace_by_name("x")) == (None, None)
+    with pytest.raises(Conflict, match="default"), store.transaction():
+        store.insert_workspace(msgspec.structs.replace(made, external_id="external 3"))
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("active", [True, False])
+def test_a_token_is_found_by_its_hash(store: Store, reader: Reader, role: Role, active: bool) -> None:
+    """Whether it is active is for the caller to judge."""
+    token = Token("t", 1, "hash", role, active, NOW)
+    with store.transaction():
+        store.insert_token(token)
+
+    assert reader.token("hash") == token
+    assert reader.token("other") is None
+    with pytest.raises(Conflict), store.transaction():
+        store.insert_token(msgspec.structs.replace(token, id="u"))

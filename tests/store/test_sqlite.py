@@ -1,0 +1,85 @@
+"""What concerns the SQLite file alone: its schema's version, how safely it writes, which indexes answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from treadle.model.errors import TreadleError
+from treadle.model.task import TaskFilter
+from treadle.store import sql
+from treadle.store.sqlite import SqliteStore
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    """A file written by a newer Treadle is left alone, and the error names both versions and the way out."""
+    path = tmp_path / "treadle.db"
+    SqliteStore.open(path).close()
+    connection = apsw.Connection(str(path))
+    connection.pragma("user_version", 9000)
+
+    with pytest.raises(TreadleError, match=r"version 9000.*up to \d+.*newer one"):
+        SqliteStore.open(path)
+    assert connection.pragma("user_version") == 9000
+    connection.close()
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    """Another kind of file, and a folder that does not exist, are told in words."""
+    (tmp_path / "text").write_text("no database " * 100)
+
+    with pytest.raises(TreadleError, match="not an SQLite database"):
+        SqliteStore.open(tmp_path / "text")
+    with pytest.raises(TreadleError, match="cannot be opened"):
+        SqliteStore.open(tmp_path / "missing" / "treadle.db")
+
+
+def test_a_commit_is_on_disk(tmp_path: Path) -> None:
+    """The connection that writes uses the write-ahead log and syncs it at each commit."""
+    store = SqliteStore.open(tmp_path / "treadle.db")
+
+    assert store._connection.pragma("journal_mode") == "wal"
+    assert store._connection.pragma("synchronous") == 2
+    store.close()
+
+
+def test_a_reader_cannot_write(tmp_path: Path) -> None:
+    """Readers open the file read-only."""
+    store = SqliteStore.open(tmp_path / "treadle.db")
+    reader = store.reader()
+
+    with pytest.raises(apsw.ReadOnlyError):
+        reader._cursor.execute(sql.ADD_SOURCE, (1, "s", 1, 0.0))
+    reader.close()
+    store.close()
+
+
+ONE_DEPLOYMENT, _ = sql.list_tasks(TaskFilter(1, deployment_ids=("d",)))
+ANY, _ = sql.list_tasks(TaskFilter(1, before_seq=9))
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [
+        (sql.WAITING, "task_waiting"),
+        (sql.NEXT_DUE, "task_waiting"),
+        (sql.COUNT_WAITING, "task_waiting"),
+        (sql.EXPIRED, "task_expiring"),
+        (sql.RUNNING_IN, "task_running"),
+        (sql.COUNT_RUNNING, "task_running"),
+        (ONE_DEPLOYMENT, "task_of_deployment"),
+        (ANY, "task_of_workspace"),
+        (sql.DUE_DELIVERIES, "delivery_due"),
+        (sql.DRAFT, "deployment_draft"),
+        (sql.LIVE_CONTAINERS, "container_status"),
+    ],
+)
+def test_the_index_meant_for_it_answers(tmp_path: Path, statement: str, index: str) -> None:
+    """A question that is asked often never reads the finished tasks."""
+    store = SqliteStore.open(tmp_path / "treadle.db")
+    plan = store._cursor.execute(f"EXPLAIN QUERY PLAN {statement}", (None,) * statement.count("?")).fetchall()
+
+    assert index in str(plan[0])
+    store.close()
