@@ -1,0 +1,72 @@
+"""The engine put together: opened over a data folder, its parts around one store and one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from treadle.blob.base import Blob
+from treadle.blob.disk import DiskBlob
+from treadle.engine.catalog import Catalog
+from treadle.engine.effects import Outbox
+from treadle.engine.fleet import Fleet
+from treadle.engine.hints import Hints
+from treadle.engine.outputs import Outputs
+from treadle.engine.queue import Queue
+from treadle.engine.webhooks import Webhooks
+from treadle.engine.writer import Report, Writer
+from treadle.model.container import Workspace
+from treadle.store.base import Store
+from treadle.store.sqlite import SqliteStore
+
+
+class Chance(msgspec.Struct, frozen=True):
+    """Where time and randomness come from; a simulation passes seeded ones."""
+
+    clock: Callable[[], float]  # Unix seconds
+    jitter: Callable[[], float]  # [0, 1)
+    secret: Callable[[], str]  # a new opaque token
+    suffix: Callable[[], str]  # eight hex digits
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """The parts. Verbs of `queue`, `fleet`, `catalog`, `outputs` and `webhooks` run through `writer` only."""
+
+    store: Store
+    hints: Hints
+    outbox: Outbox
+    writer: Writer
+    queue: Queue
+    fleet: Fleet
+    catalog: Catalog
+    outputs: Outputs
+    webhooks: Webhooks
+
+
+def open_store(data: Path) -> Store:
+    """The SQLite store of a data folder. Only one process may open it."""
+    return SqliteStore.open(data / "treadle.db")
+
+
+def open_blob(data: Path) -> Blob:
+    return DiskBlob(data / "blob")
+
+
+def assemble(store: Store, workspace: Workspace, chance: Chance, report: Report) -> Engine:
+    """Build the engine over an open store and bring its hints up to date. The writer is not started yet."""
+    hints, outbox = Hints(), Outbox()
+    catalog = Catalog(store)
+    queue = Queue(store, hints, outbox, catalog.deployment, chance.jitter)
+    fleet = Fleet(
+        store=store, hints=hints, outbox=outbox, queue=queue,
+        deployment=catalog.deployment, image=catalog.image, secret=chance.secret, suffix=chance.suffix,
+    )  # fmt: skip
+    queue.recount()
+    with store.transaction():
+        fleet.restore(chance.clock(), workspace.id)
+    hints.journal.forget()
+    outbox.take()
+    writer = Writer(store, hints.journal, outbox, chance.clock, report)
+    return Engine(store, hints, outbox, writer, queue, fleet, catalog, Outputs(store), Webhooks(store))

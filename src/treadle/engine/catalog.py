@@ -1,0 +1,138 @@
+"""Verbs on what tasks are made from: deployments, images, source, workspaces and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+import msgspec
+
+from treadle.model.container import Token, Workspace
+from treadle.model.deployment import Deployment, DeploymentKind, Image, QueueConfig
+from treadle.model.errors import InvalidInput, NotFound, TreadleError
+from treadle.store.base import Store
+
+DEFAULT_WORKSPACE = "default"
+_sorted_json = msgspec.json.Encoder(order="sorted")
+
+
+class Deploy(msgspec.Struct, frozen=True):
+    """Make the next version of a name, or (name "") the draft with this definition."""
+
+    new_id: str
+    workspace_id: int
+    name: str
+    config: QueueConfig
+    source_id: str
+    image_id: str
+
+
+class NewDeployment(msgspec.Struct, frozen=True):
+    deployment: Deployment
+    created: bool  # False: an equal draft existed
+
+
+class NewSource(msgspec.Struct, frozen=True):
+    workspace_id: int
+    source_id: str
+    size: int
+
+
+def token_hash(token: str) -> str:
+    """What is stored of a token. Tokens are long and random, so a plain hash is as good as a slow one."""
+    return sha256(token.encode()).hexdigest()
+
+
+class Catalog:
+    """Definitions never change once they are written, so they are remembered by id."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._deployments: dict[str, Deployment] = {}
+        self._images: dict[str, Image] = {}
+
+    def deployment(self, deployment_id: str) -> Deployment:
+        found = self._deployments.get(deployment_id) or self._store.deployment(deployment_id)
+        if found is None:
+            raise NotFound(f"deployment {deployment_id} does not exist.")
+        self._deployments[deployment_id] = found
+        return found
+
+    def image(self, image_id: str) -> Image:
+        found = self._images.get(image_id) or self._store.image_by_id(image_id)
+        if found is None:
+            raise NotFound(f"image {image_id} does not exist.")
+        self._images[image_id] = found
+        return found
+
+    def deploy(self, now: float, requests: Sequence[Deploy]) -> list[NewDeployment | TreadleError]:
+        """Write new deployments; versions of a name count from 1."""
+        return [self._missing_part(request) or self._deploy(request, now) for request in requests]
+
+    def _missing_part(self, request: Deploy) -> TreadleError | None:
+        if not self._store.has_source(request.workspace_id, request.source_id):
+            return InvalidInput(f"source {request.source_id!r} was never uploaded.", "PUT it to /v2/sources first.")
+        if self._store.image_by_id(request.image_id) is None:
+            return InvalidInput(f"image {request.image_id!r} was never built.", "POST its spec to /v2/images first.")
+        if request.config.secrets:
+            names = ", ".join(request.config.secrets)
+            return InvalidInput(f"secret does not exist: {names}.", "Remove it from secrets=[…].")
+        return None
+
+    def _deploy(self, request: Deploy, now: float) -> NewDeployment:
+        digest = _digest(request)
+        if not request.name and (draft := self._store.draft(request.workspace_id, digest)):
+            return NewDeployment(draft, created=False)
+        deployment = Deployment(
+            id=request.new_id,
+            workspace_id=request.workspace_id,
+            kind=DeploymentKind.DEPLOYMENT if request.name else DeploymentKind.DRAFT,
+            name=request.name,
+            version=self._next_version(request),
+            config=request.config,
+            source_id=request.source_id,
+            image_id=request.image_id,
+            digest=digest,
+            active=True,
+            created_at=now,
+            updated_at=now,
+        )
+        self._store.insert_deployment(deployment)
+        return NewDeployment(deployment, created=True)
+
+    def _next_version(self, request: Deploy) -> int:
+        if not request.name:
+            return 0
+        last = self._store.deployment_version(request.workspace_id, request.name, None)
+        return 1 + (last.version if last else 0)
+
+    def put_image(self, now: float, requests: Sequence[Image]) -> list[None]:
+        """Remember how a spec was resolved, so that it stays the same image."""
+        for image in requests:
+            self._store.put_image(msgspec.structs.replace(image, created_at=now))
+        return [None] * len(requests)
+
+    def add_source(self, now: float, requests: Sequence[NewSource]) -> list[None]:
+        for source in requests:
+            self._store.add_source(source.workspace_id, source.source_id, source.size, now)
+        return [None] * len(requests)
+
+
+def _digest(request: Deploy) -> str:
+    parts = (request.config, request.source_id, request.image_id)
+    return sha256(_sorted_json.encode(parts)).hexdigest()
+
+
+def open_workspace(store: Store, new: Workspace) -> Workspace:
+    """The workspace named like `new`: the one that is there, else `new`. Runs in a transaction of its own."""
+    found = store.workspace_by_name(new.name)
+    if found is not None:
+        return found
+    with store.transaction():
+        return store.insert_workspace(new)
+
+
+def add_token(store: Store, token: Token) -> None:
+    """Let a token in. Runs in a transaction of its own."""
+    with store.transaction():
+        store.insert_token(token)

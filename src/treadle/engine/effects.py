@@ -1,0 +1,58 @@
+"""What has to happen outside once a transaction is committed."""
+
+from __future__ import annotations
+
+import msgspec
+
+from treadle.model.wire import ServerToAgent, ServerToRunner
+
+
+class ToRunner(msgspec.Struct, frozen=True):
+    """Send a message over the link of this container, if it is connected to us."""
+
+    container_id: str
+    message: ServerToRunner
+
+
+class ToAgent(msgspec.Struct, frozen=True):
+    """Send a message over the link of this agent, if it is connected to us."""
+
+    agent_id: str
+    message: ServerToAgent
+
+
+class TaskEnded(msgspec.Struct, frozen=True):
+    """Whoever waits for this task can be answered."""
+
+    task_id: str
+
+
+class WebhookDue(msgspec.Struct, frozen=True):
+    """A delivery was written."""
+
+
+class ScaleDue(msgspec.Struct, frozen=True):
+    """Work without a free child, or a container that is gone: look at the fleet now."""
+
+
+Effect = ToRunner | ToAgent | TaskEnded | WebhookDue | ScaleDue
+
+
+class Outbox:
+    """Effects of the running transaction, in order; dropped when it is rolled back."""
+
+    def __init__(self) -> None:
+        self._effects: list[Effect] = []
+
+    def add(self, effect: Effect) -> None:
+        self._effects.append(effect)
+
+    def mark(self) -> int:
+        return len(self._effects)
+
+    def back_to(self, mark: int) -> None:
+        del self._effects[mark:]
+
+    def take(self) -> list[Effect]:
+        taken, self._effects = self._effects, []
+        return taken

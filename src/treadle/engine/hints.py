@@ -1,0 +1,131 @@
+"""What memory knows about queues and free children: hints that make a claim fast, never decisions.
+
+Everything here can be rebuilt from the store and from what runners say when they connect. Only the writer's thread
+changes it; each change leaves its inverse in a journal, so that a transaction that is rolled back leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Undo = Callable[[], None]
+
+
+class Counts:
+    """Waiting and running tasks of each deployment, and when the next delayed one is due."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.waiting: dict[str, int] = {}
+        self.running: dict[str, int] = {}
+        self.next_due: dict[str, float] = {}
+
+    def move(self, deployment_id: str, *, waiting: int = 0, running: int = 0) -> None:
+        """Add to the counts of a deployment."""
+        self._add(self.waiting, deployment_id, waiting)
+        self._add(self.running, deployment_id, running)
+        self._journal.note(lambda: self._back(deployment_id, waiting, running))
+
+    def _back(self, deployment_id: str, waiting: int, running: int) -> None:
+        self._add(self.waiting, deployment_id, -waiting)
+        self._add(self.running, deployment_id, -running)
+
+    @staticmethod
+    def _add(table: dict[str, int], deployment_id: str, count: int) -> None:
+        if count:
+            table[deployment_id] = table.get(deployment_id, 0) + count
+
+    def forget_due(self, deployment_id: str) -> None:
+        due = self.next_due.pop(deployment_id)
+        self._journal.note(lambda: self.next_due.__setitem__(deployment_id, due))
+
+    def unfinished(self, deployment_id: str) -> int:
+        return self.waiting.get(deployment_id, 0) + self.running.get(deployment_id, 0)
+
+
+class Slots:
+    """Free children of the connected containers. A container that is not attached gets no work."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._free: dict[str, dict[str, int]] = {}  # deployment -> container -> free children, only where > 0
+        self._home: dict[str, str] = {}  # attached container -> its deployment
+        self.idle_since: dict[str, float] = {}  # attached container -> when its last task ended
+
+    def attach(self, container_id: str, deployment_id: str, free: int, now: float) -> None:
+        self.detach(container_id)
+        self._home[container_id] = deployment_id
+        self.idle_since[container_id] = now
+        self.give(container_id, free, now)
+
+    def detach(self, container_id: str) -> None:
+        """Nothing is claimed for this container any more. Not journalled: a link is gone or it is not."""
+        deployment_id = self._home.pop(container_id, None)
+        self.idle_since.pop(container_id, None)
+        if deployment_id is not None:
+            self._free.get(deployment_id, {}).pop(container_id, None)
+
+    def home(self, container_id: str) -> str | None:
+        """The deployment of an attached container."""
+        return self._home.get(container_id)
+
+    def give(self, container_id: str, count: int, now: float) -> None:
+        """`count` more children of an attached container are free."""
+        deployment_id = self._home.get(container_id)
+        if deployment_id is None or count <= 0:
+            return
+        self._change(deployment_id, container_id, count)
+        self.idle_since[container_id] = now
+        self._journal.note(lambda: self._change(deployment_id, container_id, -count))
+
+    def take(self, deployment_id: str) -> str | None:
+        """Take one free child of the deployment; the id of its container, or None."""
+        free = self._free.get(deployment_id)
+        if not free:
+            return None
+        container_id = next(iter(free))
+        self._change(deployment_id, container_id, -1)
+        self._journal.note(lambda: self._change(deployment_id, container_id, 1))
+        return container_id
+
+    def _change(self, deployment_id: str, container_id: str, count: int) -> None:
+        if self._home.get(container_id) != deployment_id:
+            return  # detached since
+        free = self._free.setdefault(deployment_id, {})
+        left = free.get(container_id, 0) + count
+        if left > 0:
+            free[container_id] = left
+        else:
+            free.pop(container_id, None)
+
+    def free(self, deployment_id: str) -> int:
+        return sum(self._free.get(deployment_id, {}).values())
+
+
+class Journal:
+    """Inverses of what was done since the last commit, newest last."""
+
+    def __init__(self) -> None:
+        self._undo: list[Undo] = []
+
+    def note(self, undo: Undo) -> None:
+        self._undo.append(undo)
+
+    def mark(self) -> int:
+        return len(self._undo)
+
+    def back_to(self, mark: int) -> None:
+        while len(self._undo) > mark:
+            self._undo.pop()()
+
+    def forget(self) -> None:
+        self._undo.clear()
+
+
+class Hints:
+    """The journal and the two kinds of hints it guards."""
+
+    def __init__(self) -> None:
+        self.journal = Journal()
+        self.counts = Counts(self.journal)
+        self.slots = Slots(self.journal)

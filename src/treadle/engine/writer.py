@@ -1,0 +1,127 @@
+"""Group commit: one thread runs all waiting verbs in one transaction, commits once, then answers them all.
+
+There is no timer: a batch is what arrived while the last one was being committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from treadle.engine.effects import Effect, Outbox
+from treadle.engine.hints import Journal
+from treadle.store.base import Store
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+Verb = Callable[[float, Sequence[Request]], Sequence[Answer | Exception]]
+MAX_BATCH = 1000
+
+
+class Call(msgspec.Struct, Generic[Request, Answer], eq=False):
+    """A verb asked for: its request, and the answer once the commit is durable."""
+
+    verb: Verb[Request, Answer]
+    request: Request
+    ticket: Any = None  # whatever the asker uses to find its way back, e.g. a future
+    answer: Answer | Exception | None = None
+
+
+AnyCall = Call[Any, Any]
+Report = Callable[[Sequence[AnyCall], Sequence[Effect]], None]
+
+
+class Writer:
+    """Runs verbs. `clock` gives Unix seconds; `report` gets each batch after its commit, on the writer's thread."""
+
+    def __init__(
+        self, store: Store, journal: Journal, outbox: Outbox, clock: Callable[[], float], report: Report
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._outbox = outbox
+        self._clock = clock
+        self._report = report
+        self._waiting: SimpleQueue[AnyCall | None] = SimpleQueue()
+        self._thread = Thread(target=self._loop, name="writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ask(self, call: AnyCall) -> None:
+        """Queue a verb; may be called from any thread. Its answer comes through `report`."""
+        self._waiting.put(call)
+
+    def stop(self) -> None:
+        """Run what is queued, then end the thread."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while True:
+            call = self._waiting.get()
+            if call is None:
+                return
+            batch, last = self._with_others(call)
+            self.run(batch)
+            if last:
+                return
+
+    def _with_others(self, first: AnyCall) -> tuple[list[AnyCall], bool]:
+        batch = [first]
+        try:
+            while len(batch) < MAX_BATCH:
+                call = self._waiting.get_nowait()
+                if call is None:
+                    return batch, True
+                batch.append(call)
+        except Empty:
+            pass
+        return batch, False
+
+    def run(self, batch: Sequence[AnyCall]) -> None:
+        """One transaction for these calls; those of one verb run together, in order."""
+        now = self._clock()
+        groups: dict[Verb[Any, Any], list[AnyCall]] = {}
+        for call in batch:
+            groups.setdefault(call.verb, []).append(call)
+        try:
+            with self._store.transaction():
+                for verb, calls in groups.items():
+                    self._run_group(now, verb, calls)
+        except Exception as error:  # noqa: BLE001 - whatever broke the commit is every asker's answer
+            self._undo(0, 0)
+            for call in batch:
+                call.answer = error
+        self._journal.forget()
+        self._report(batch, self._outbox.take())
+
+    def _run_group(self, now: float, verb: Verb[Any, Any], calls: Sequence[AnyCall]) -> None:
+        try:
+            answers = self._run_verb(now, verb, calls)
+        except Exception as error:  # noqa: BLE001 - one bad request must not take the others with it
+            if len(calls) == 1:
+                calls[0].answer = error
+                return
+            for call in calls:
+                self._run_group(now, verb, [call])
+            return
+        for call, answer in zip(calls, answers, strict=True):
+            call.answer = answer
+
+    def _run_verb(self, now: float, verb: Verb[Any, Any], calls: Sequence[AnyCall]) -> Sequence[Any]:
+        journal, outbox = self._journal.mark(), self._outbox.mark()
+        try:
+            with self._store.savepoint():
+                return verb(now, [call.request for call in calls])
+        except Exception:
+            self._undo(journal, outbox)
+            raise
+
+    def _undo(self, journal: int, outbox: int) -> None:
+        self._journal.back_to(journal)
+        self._outbox.back_to(outbox)

@@ -1,0 +1,134 @@
+"""What may enter a queue: the body of an enqueue request, mapped to positional and named arguments."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from treadle.model.deployment import check_url
+from treadle.model.errors import InvalidInput, QueueFull
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+INTEGER = re.compile(r"[+-]?\d+")
+EMPTY = b'{"args":[],"kwargs":{}}'
+TOKEN_PARAMETER = "auth_token"  # noqa: S105 - a query parameter's name: a credential, never an argument
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_list = msgspec.json.Decoder(list[msgspec.Raw])
+_encode = msgspec.json.Encoder().encode
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """The arguments of a task as raw JSON `{"args": […], "kwargs": {…}}`, and the webhook they ask for."""
+
+    raw: bytes
+    callback_url: str | None = None
+
+
+def payload(body: bytes, query: str = "") -> Payload:
+    """Map a request to arguments by the table of Beam's queues (spec §3.4).
+
+    An object's keys are named arguments; `args` (a list) and `kwargs` (an object) are taken apart. Query parameters
+    are merged over the named ones. Numbers keep their type and size.
+
+    Raises:
+        InvalidInput: the body is not a JSON object, or its `callback_url` is not a URL.
+    """
+    fields = _fields(body)
+    if not fields and not query:
+        return Payload(EMPTY)
+    args, kwargs = _split(fields)
+    if query:
+        kwargs.update(_from_query(query))
+    return Payload(_encode({"args": args, "kwargs": kwargs}), _callback(kwargs))
+
+
+def _fields(body: bytes) -> dict[str, msgspec.Raw]:
+    text = body.strip()
+    if not text or text == b"null":
+        return {}
+    try:
+        str(text, "utf-8")  # arguments stay raw until the child reads them: what is not text must not get that far
+        return _object.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _object_before_rest(text)
+    except RecursionError as error:
+        raise InvalidInput("invalid request payload: nested too deeply.", "Flatten it.") from error
+
+
+def _object_before_rest(text: bytes) -> dict[str, msgspec.Raw]:
+    """Beam ignores what follows the first JSON value; so do we, at the price of reading it twice."""
+    try:
+        decoded = text.decode()
+        _, end = json.JSONDecoder(parse_constant=_no_constant).raw_decode(decoded)
+        return _object.decode(decoded[:end])
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
+        raise InvalidInput(
+            "invalid request payload: the body is not a JSON object.", 'Send an object such as {"x": 1}.'
+        ) from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _split(fields: dict[str, msgspec.Raw]) -> tuple[Any, dict[str, Any]]:
+    args: Any = []
+    named: Any = None
+    if "args" in fields and _starts(fields["args"], b"["):
+        args = fields.pop("args")
+    if "kwargs" in fields and _starts(fields["kwargs"], b"{"):
+        named = _object.decode(fields.pop("kwargs"))
+    if named is None:
+        return args, dict(fields)
+    return args, named
+
+
+def _starts(raw: msgspec.Raw, mark: bytes) -> bool:
+    return bytes(memoryview(raw)[:1]) == mark
+
+
+def _from_query(query: str) -> dict[str, Any]:
+    found: dict[str, list[str]] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key != TOKEN_PARAMETER:
+            found.setdefault(key, []).append(value)
+    return {key: _one_or_many(values) for key, values in found.items()}
+
+
+def _one_or_many(values: list[str]) -> Any:
+    if len(values) == 1:
+        return _number(values[0])
+    numbers = [_number(value) for value in values]
+    return values if any(isinstance(number, str) for number in numbers) else numbers
+
+
+def _number(text: str) -> msgspec.Raw | float | str:
+    """A number when it is written as one, of any size, else the text."""
+    if INTEGER.fullmatch(text) and len(text) <= 300:
+        return msgspec.Raw(str(int(text)).encode())
+    if NUMBER.fullmatch(text):
+        value = float(text)
+        return text if value in (float("inf"), float("-inf")) else value
+    return text
+
+
+def _callback(kwargs: dict[str, Any]) -> str | None:
+    given = kwargs.get("callback_url")
+    if given is None:
+        return None
+    value = msgspec.json.decode(given) if isinstance(given, msgspec.Raw) else given
+    if not isinstance(value, str) or not value:
+        return None
+    return check_url("callback_url", value)
+
+
+def admit(unfinished: int, limit: int) -> QueueFull | None:
+    """The refusal when a queue has `limit` unfinished tasks already."""
+    if unfinished < limit:
+        return None
+    return QueueFull(f"exceeded max pending tasks: {limit}.", "Wait for tasks to finish or raise max_pending_tasks.")

@@ -1,0 +1,29 @@
+"""How many containers a deployment should have, and which idle ones leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+
+from treadle.model.deployment import Autoscaler
+
+
+def wanted(unfinished: int, scale: Autoscaler, *, standing: bool, active: bool = True) -> int:
+    """min(ceil(unfinished / tasks_per_container), max_containers), at least min_containers; 0 when inactive.
+
+    `min_containers` counts for a `standing` deployment only, the newest version of a name: nobody would ever stop
+    the containers of a draft or of a version that was replaced.
+    """
+    if not active:
+        return 0
+    least = scale.min_containers if standing else 0
+    return max(min(ceil(unfinished / scale.tasks_per_container), scale.max_containers), least)
+
+
+def leaving(idle: Iterable[tuple[str, float]], surplus: int, keep_warm: float, now: float) -> list[str]:
+    """Of the idle containers (id, idle since), at most `surplus` that have been idle for `keep_warm` seconds.
+
+    The longest idle ones leave first.
+    """
+    over = sorted((since, container_id) for container_id, since in idle if now - since >= keep_warm)
+    return [container_id for _, container_id in over[: max(surplus, 0)]]

@@ -1,0 +1,67 @@
+"""What killed it: the failure told from a child's exit status and the memory counters."""
+
+from __future__ import annotations
+
+import signal
+
+from treadle.model.task import Failure, FailureKind
+from treadle.model.wire import Died, Raised
+
+MIB = 1024 * 1024
+
+
+def of_death(died: Died, memory: int) -> Failure:
+    """Judge a death. `memory` is the deployment's limit in MiB.
+
+    Only the counter of out-of-memory kills is evidence for one: a SIGKILL (or exit code 137) alone is not.
+    """
+    if died.oom_kills > 0:
+        return _out_of_memory(died, memory)
+    if died.status < 0:
+        name = _signal_name(-died.status)
+        return Failure(FailureKind.SIGNAL, f"the process was killed by signal {-died.status} ({name})")
+    return Failure(FailureKind.EXIT, f"the process ended itself with exit code {died.status} during the task")
+
+
+def _out_of_memory(died: Died, memory: int) -> Failure:
+    limit = died.limit or memory * MIB
+    peak = max(died.peak, 0)
+    reason = (
+        f"out of memory: peak {_mib(peak)} at a limit of {_mib(limit)}. "
+        f"Give it more, e.g. memory={max(memory * 2, 64)}"
+    )
+    return Failure(FailureKind.OOM, reason)
+
+
+def _mib(count: int) -> str:
+    return f"{count / MIB:.0f} MiB"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def of_exception(raised: Raised) -> Failure:
+    """A failure told by user code itself."""
+    kind = FailureKind.RESULT if raised.not_json else FailureKind.EXCEPTION
+    first_line = raised.message.split("\n", 1)[0]
+    reason = f"{raised.type}: {first_line}" if first_line else raised.type
+    return Failure(kind, reason[:1000], raised.type, raised.message, raised.traceback)
+
+
+def of_timeout(timeout: int) -> Failure:
+    return Failure(FailureKind.TIMEOUT, f"ran longer than timeout={timeout} seconds and was killed")
+
+
+def of_loss(reason: str) -> Failure:
+    return Failure(FailureKind.LOST, f"lost: {reason}")
+
+
+CANCELLED = Failure(FailureKind.CANCELLED, "cancelled on request")
+
+
+def of_expiry(ttl: int) -> Failure:
+    return Failure(FailureKind.EXPIRED, f"waited longer than ttl={ttl} seconds")

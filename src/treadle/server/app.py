@@ -1,0 +1,117 @@
+"""The application: bare routes in front, Litestar for all others, one error shape for both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Litestar, MediaType, Request, Response, get
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+
+from treadle.model.api import ErrorBody, Health
+from treadle.model.errors import NotFound, TreadleError
+from treadle.model.wire import AGENT_PATH, RUNNER_PATH
+from treadle.server.asgi import Receive, Scope, Send
+from treadle.server.deployments import Deployments
+from treadle.server.hot import PREFIX, Enqueue, error_body, reply
+from treadle.server.house import House
+from treadle.server.links import Links
+from treadle.server.outputs import Outputs
+from treadle.server.tasks import Tasks
+
+AnyRequest = Request[Any, Any, Any]
+CODES = {400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+log = structlog.get_logger("treadle.server")
+
+
+class App:
+    """The ASGI application. Queues and links never see the framework."""
+
+    def __init__(self, house: House, version: str) -> None:
+        self._rest = _litestar(house, version)
+        self._enqueue = Enqueue(
+            house.bridge, house.doors, house.lookup, house.settings.max_body, draining=house.draining
+        )
+        links = Links(house.bridge, house.doors, house.builds)
+        self._links: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+            RUNNER_PATH: links.runner,
+            AGENT_PATH: links.agent,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "http" and scope["path"].startswith(PREFIX):
+            await self._queue(scope, receive, send)
+        elif kind == "websocket":
+            await self._link(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _queue(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._enqueue(scope, receive, send)
+        except Exception:
+            log.exception("request failed", path=scope["path"])
+            await reply(send, 500, error_body(TreadleError("the server failed on this request.", "See its log.")))
+
+    async def _link(self, scope: Scope, receive: Receive, send: Send) -> None:
+        link = self._links.get(scope["path"])
+        if link is None:
+            await receive()
+            await send({"type": "websocket.close", "code": 4004})
+            return
+        await link(scope, receive, send)
+
+
+def _litestar(house: House, version: str) -> Litestar:
+    @get("/health", tags=("server",))
+    async def health() -> Response[Health]:
+        """Whether the server takes work."""
+        draining = house.draining()
+        body = Health("draining" if draining else "ok", version, os.getpid())
+        return Response(body, status_code=503 if draining else 200)
+
+    def give_house() -> House:
+        return house
+
+    return Litestar(
+        route_handlers=[health, Tasks, Deployments, Outputs],
+        dependencies={"house": Provide(give_house, sync_to_thread=False)},
+        exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
+        openapi_config=OpenAPIConfig(title="Treadle", version=version, path="/openapi"),
+        request_max_body_size=None,  # streamed bodies have limits of their own
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _answer(status: int, body: ErrorBody) -> Response[bytes]:
+    return Response(msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON)
+
+
+def _told(_: AnyRequest, error: TreadleError) -> Response[bytes]:
+    return _answer(error.status, ErrorBody(error.message, error.code, error.advice, error.message))
+
+
+def _refused(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    if error.status_code == NotFound.status:
+        said, advice = f"nothing is at {request.method} {request.url.path[:200]}.", "See /openapi for the routes."
+    else:
+        extra = "; ".join(_extra(item) for item in error.extra) if isinstance(error.extra, list) else ""
+        said, advice = f"{error.detail}{': ' if extra else ''}{extra}", ""
+    code = CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
+    return _answer(error.status_code, ErrorBody(said, code, advice, said))
+
+
+def _extra(item: Any) -> str:
+    return f"{item.get('key', '')} {item.get('message', '')}".strip() if isinstance(item, dict) else str(item)
+
+
+def _failed(request: AnyRequest, error: Exception) -> Response[bytes]:
+    log.error("request failed", path=request.url.path, exc_info=error)
+    return _told(request, TreadleError("the server failed on this request.", "See its log."))

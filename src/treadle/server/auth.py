@@ -1,0 +1,104 @@
+"""Doors: who a token belongs to and what its role may do."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+
+import msgspec
+
+from treadle.engine.catalog import token_hash
+from treadle.engine.face import Reader
+from treadle.model.container import Container, ContainerStatus, Role
+from treadle.model.errors import Forbidden, Unauthorized
+
+LADDER = (Role.READ, Role.SUBMIT, Role.DEPLOY, Role.ADMIN)
+ADVICE = "Send 'Authorization: Bearer TOKEN'; `treadle up` wrote one to credentials.toml in its data folder."
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks: a workspace, a role, and for a runner its container."""
+
+    workspace_id: int
+    role: Role
+    container: Container | None = None
+
+    def may(self, role: Role) -> bool:
+        """Whether this caller's role includes `role`."""
+        return self.role in LADDER and LADDER.index(self.role) >= LADDER.index(role)
+
+
+def bare(header: str) -> str:
+    """The token of an Authorization header: Bearer, Basic (plain, or base64 of `user:token`) or bare."""
+    scheme, _, rest = header.strip().partition(" ")
+    if not rest:
+        return scheme
+    if scheme.lower() == "basic":
+        return _basic(rest.strip())
+    return rest.strip() if scheme.lower() == "bearer" else ""
+
+
+def _basic(value: str) -> str:
+    try:
+        user, colon, password = b64decode(value, validate=True).decode().partition(":")
+    except (Base64Error, ValueError):
+        return value
+    return (password or user) if colon else value
+
+
+class Doors:
+    """Looks tokens up by their hash; known ones are remembered, for they do not change."""
+
+    def __init__(self, reader: Reader, agent_token: str) -> None:
+        self._reader = reader
+        self._agent_hash = token_hash(agent_token)
+        self._known: dict[str, Caller] = {}
+
+    def caller(self, header: str) -> Caller:
+        """Who sends this Authorization header.
+
+        Raises:
+            Unauthorized: none was sent, or nobody has this token.
+        """
+        found = self._known.get(header)
+        if found is not None:
+            return found
+        token = bare(header)
+        if not token:
+            raise Unauthorized("no token was sent.", ADVICE)
+        known = self._reader.token(token_hash(token))
+        if known is not None and known.active:
+            caller = Caller(known.workspace_id, known.role)
+            self._known[header] = caller
+            return caller
+        container = self._live_container(token)
+        if container is None:
+            raise Unauthorized("this token is not known here.", ADVICE)
+        return Caller(container.workspace_id, Role.CONTAINER, container)
+
+    def _live_container(self, token: str) -> Container | None:
+        container = self._reader.container_by_token(token_hash(token))
+        return container if container and container.status is not ContainerStatus.STOPPED else None
+
+    def require(self, header: str, role: Role, *, container: bool = False) -> Caller:
+        """A caller whose role includes `role`; with `container` also the runner of a container.
+
+        Raises:
+            Unauthorized, Forbidden
+        """
+        caller = self.caller(header)
+        if caller.may(role) or (container and caller.role is Role.CONTAINER):
+            return caller
+        raise Forbidden(f"a token with role {caller.role.value!r} may not do this.", f"It takes {role.value!r}.")
+
+    def container(self, header: str) -> Container:
+        """The live container whose runner sends this header."""
+        caller = self.caller(header)
+        if caller.container is None:
+            raise Forbidden("only a container's own token opens this.")
+        return caller.container
+
+    def agent(self, header: str) -> None:
+        """Let an agent in."""
+        if token_hash(bare(header)) != self._agent_hash:
+            raise Unauthorized("only an agent's token opens this.")

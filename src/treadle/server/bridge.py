@@ -1,0 +1,129 @@
+"""Between the event loop and the writer's thread: asks verbs, and carries out what their commits ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from treadle.engine.assemble import Engine
+from treadle.engine.effects import Effect, ScaleDue, TaskEnded, ToAgent, ToRunner, WebhookDue
+from treadle.engine.writer import AnyCall, Call, Verb
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+log = structlog.get_logger("treadle.server")
+
+
+class Link(Protocol):
+    """An open WebSocket to a runner or an agent."""
+
+    def send(self, message: Any) -> None:
+        """Queue a message; all queued ones travel in one frame."""
+        ...
+
+
+class Bridge:
+    """Lives on the event loop. `attach` must be called with the engine before the first `ask`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._engine: Engine | None = None
+        self.runners: dict[str, Link] = {}  # by container id
+        self.agents: dict[str, Link] = {}  # by agent id
+        self.agent_came = asyncio.Event()
+        self.webhook_due = asyncio.Event()
+        self.fleet_changed = asyncio.Event()
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._scaling = False
+
+    def attach(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        assert self._engine is not None, "attach() comes before the first request"
+        return self._engine
+
+    async def ask(self, verb: Verb[Request, Answer], request: Request) -> Answer:
+        """Run a verb; returns once its transaction is on disk. Raises what the verb answered as an error."""
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self.engine.writer.ask(Call(verb, request, future))
+        return await future
+
+    def tell(self, verb: Verb[Request, Any], request: Request) -> None:
+        """Run a verb whose answer nobody waits for."""
+        self.engine.writer.ask(Call(verb, request))
+
+    async def run(self, action: Callable[[float], Answer]) -> Answer:
+        """Run one function of the engine, given the time, inside a transaction."""
+        return await self.ask(_perform, action)
+
+    def report(self, batch: Sequence[AnyCall], effects: Sequence[Effect]) -> None:
+        """On the writer's thread, after a commit."""
+        self._loop.call_soon_threadsafe(self._settle, batch, effects)
+
+    def _settle(self, batch: Sequence[AnyCall], effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            self._carry_out(effect)
+        for call in batch:
+            self._reply(call)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case ToRunner(container_id, message):
+                if container_id in self.runners:
+                    self.runners[container_id].send(message)
+            case TaskEnded(task_id):
+                for waiter in self._waiters.pop(task_id, ()):
+                    if not waiter.done():
+                        waiter.set_result(None)
+            case ScaleDue():
+                self.scale()
+            case WebhookDue():
+                self.webhook_due.set()
+            case ToAgent(agent_id, message):
+                self.fleet_changed.set()
+                if agent_id in self.agents:
+                    self.agents[agent_id].send(message)
+
+    @staticmethod
+    def _reply(call: AnyCall) -> None:
+        future, answer = call.ticket, call.answer
+        if future is None:
+            if isinstance(answer, Exception):
+                log.error("a change was not written", verb=call.verb.__name__, error=repr(answer))
+        elif not future.done():  # the asker may have gone away
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    def scale(self) -> None:
+        """Look at the fleet now; many calls before the look are one."""
+        if not self._scaling:
+            self._scaling = True
+            self.tell(self._scale_once, None)
+
+    def _scale_once(self, now: float, requests: Sequence[None]) -> Sequence[None]:
+        self._scaling = False
+        return self.engine.fleet.scale(now, requests)
+
+    def waiter(self, task_id: str) -> asyncio.Future[None]:
+        """Resolved when this task reaches a final state; hand it back to `forget_waiter`."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.setdefault(task_id, set()).add(future)
+        return future
+
+    def forget_waiter(self, task_id: str, future: asyncio.Future[None]) -> None:
+        waiters = self._waiters.get(task_id)
+        if waiters is not None:
+            waiters.discard(future)
+            if not waiters:
+                del self._waiters[task_id]
+
+
+def _perform(now: float, actions: Sequence[Callable[[float], Answer]]) -> list[Answer | Exception]:
+    return [action(now) for action in actions]

@@ -1,0 +1,72 @@
+"""Image builds under way: a request asks an agent, log lines and the end come back over its link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
+
+import msgspec
+
+from treadle.engine.face import Reader
+from treadle.model.api import BuildEvent
+from treadle.model.deployment import ImageSpec
+from treadle.model.errors import Unavailable
+from treadle.model.wire import Build, BuildLog, Built
+from treadle.server.bridge import Bridge
+
+AGENT_SECONDS = 5.0  # to wait for an agent that is about to connect
+_sorted_json = msgspec.json.Encoder(order="sorted")
+
+
+def spec_digest(spec: ImageSpec) -> str:
+    """What makes two image specs the same."""
+    return sha256(_sorted_json.encode(spec)).hexdigest()
+
+
+class Builds:
+    def __init__(self, bridge: Bridge, reader: Reader, new_id: Callable[[], str]) -> None:
+        self._bridge = bridge
+        self._reader = reader
+        self._new_id = new_id
+        self._running: dict[str, tuple[str, asyncio.Queue[BuildLog | Built]]] = {}  # agent id and events
+
+    async def build(self, spec: ImageSpec) -> AsyncIterator[BuildEvent]:
+        """Have an image built (or found); yields log lines, then one event with the id or the error."""
+        agent_id = await self._agent()
+        build_id = self._new_id()
+        events: asyncio.Queue[BuildLog | Built] = asyncio.Queue()
+        self._running[build_id] = (agent_id, events)
+        try:
+            known = self._reader.image(spec_digest(spec))
+            self._bridge.agents[agent_id].send(Build(build_id, spec, known))
+            while isinstance(event := await events.get(), BuildLog):
+                yield BuildEvent(log=event.line)
+            yield await self._end(spec, event)
+        finally:
+            del self._running[build_id]
+
+    async def _agent(self) -> str:
+        try:
+            async with asyncio.timeout(AGENT_SECONDS):
+                await self._bridge.agent_came.wait()
+        except TimeoutError:
+            raise Unavailable("no agent is connected to build the image.", "Try again in a moment.") from None
+        return next(iter(self._bridge.agents))
+
+    async def _end(self, spec: ImageSpec, built: Built) -> BuildEvent:
+        if built.image is None:
+            return BuildEvent(error=built.error or "the build ended without an image")
+        image = msgspec.structs.replace(built.image, spec=spec, spec_digest=spec_digest(spec))
+        await self._bridge.ask(self._bridge.engine.catalog.put_image, image)
+        return BuildEvent(image_id=image.id, cached=built.cached)
+
+    def event(self, event: BuildLog | Built) -> None:
+        """Something came over an agent's link; builds nobody waits for any more are let go."""
+        if event.build_id in self._running:
+            self._running[event.build_id][1].put_nowait(event)
+
+    def agent_gone(self, agent_id: str) -> None:
+        for build_id, (builder, events) in self._running.items():
+            if builder == agent_id:
+                events.put_nowait(Built(build_id, error="the agent that built the image is gone"))

@@ -1,0 +1,169 @@
+"""Routes that make a deployment: image, source, definition; and the workspace's own page."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import time
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+from litestar import Controller, Request, get, head, post, put
+from litestar.response import Stream
+
+from treadle.engine.catalog import Deploy, NewSource
+from treadle.engine.face import Upload
+from treadle.engine.outputs import source_key
+from treadle.model.api import BuildEvent, BuildRequest, Deployed, DeployRequest, KeyView, WorkspaceView
+from treadle.model.container import Role
+from treadle.model.deployment import Deployment, check_config, check_image, check_name
+from treadle.model.errors import Forbidden, InvalidInput, NotFound, TooLarge, TreadleError
+from treadle.model.ids import uuid7
+from treadle.server.house import House
+from treadle.server.views import workspace_view
+
+MAX_SOURCE = 1024 * 1024 * 1024  # bytes
+SHA256 = re.compile(r"[0-9a-f]{64}")
+AnyRequest = Request[Any, Any, Any]
+T = TypeVar("T")
+
+
+class Deployments(Controller):
+    tags = ("deployments",)
+
+    @post("/v2/images", status_code=200)
+    async def image(self, request: AnyRequest, house: House) -> Stream:
+        """Build an image or find it; JSON lines of build events, the last one with the id or the error."""
+        house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
+        spec = check_image((await decode_body(request, BuildRequest)).spec)
+        return Stream(_lines(house.builds.build(spec)), media_type="application/x-ndjson")
+
+    @head("/v2/sources/{source_id:str}")
+    async def known(self, request: AnyRequest, house: House, source_id: str) -> None:
+        """Whether this source was uploaded before."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
+        if not house.reader.has_source(caller.workspace_id, _checked_id(source_id)):
+            raise NotFound(f"source {source_id} was never uploaded.")
+
+    @put("/v2/sources/{source_id:str}", status_code=201)
+    async def upload(self, request: AnyRequest, house: House, source_id: str) -> None:
+        """Store a packed source under the sha256 of its bytes."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
+        upload = house.blob.start(source_key(_checked_id(source_id)))
+        try:
+            digest = hashlib.sha256()
+            await take_in(request, upload, MAX_SOURCE, digest.update)
+            if digest.hexdigest() != source_id:
+                raise InvalidInput(f"the bytes have sha256 {digest.hexdigest()}, not {source_id}.", "Upload again.")
+            await asyncio.to_thread(upload.commit)
+        finally:
+            upload.abort()
+        source = NewSource(caller.workspace_id, source_id, upload.size)
+        await house.bridge.ask(house.bridge.engine.catalog.add_source, source)
+
+    @get("/v2/sources/{source_id:str}")
+    async def download(self, request: AnyRequest, house: House, source_id: str) -> Stream:
+        """The packed source, for agents."""
+        house.doors.agent(request.headers.get("authorization", ""))
+        key = source_key(_checked_id(source_id))
+        size = house.blob.size(key)
+        if size is None:
+            raise NotFound(f"source {source_id} was never uploaded.")
+        headers = {"content-length": str(size)}
+        return Stream(house.blob.read(key), media_type="application/zip", headers=headers)
+
+    @post("/v2/deployments", status_code=200)
+    async def deploy(self, request: AnyRequest, house: House) -> Deployed:
+        """Make the next version of a name, or find or make a draft."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
+        asked = await decode_body(request, DeployRequest)
+        if asked.name:
+            check_name(asked.name)
+            if not caller.may(Role.DEPLOY):
+                raise Forbidden("a container may use drafts only.", "Deploy from outside with a deploy token.")
+        verb = Deploy(
+            new_id=uuid7(time.time(), os.urandom(10)),
+            workspace_id=caller.workspace_id,
+            name=asked.name,
+            config=check_config(asked.config),
+            source_id=asked.source_id,
+            image_id=asked.image_id,
+        )
+        made = await house.bridge.ask(house.bridge.engine.catalog.deploy, verb)
+        house.lookup.forget(caller.workspace_id, asked.name)
+        await house.bridge.ask(house.bridge.engine.fleet.watch, made.deployment)
+        return _deployed(house, made.deployment, created=made.created)
+
+    @get("/v2/workspace")
+    async def workspace(self, request: AnyRequest, house: House) -> WorkspaceView:
+        """The workspace this token belongs to."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
+        return workspace_view(house.lookup.workspace(caller.workspace_id))
+
+    @get(["/v2/workspace/signing-key", "/api/v1/token/{workspace:str}/signing-key"])
+    async def signing_key(self, request: AnyRequest, house: House, workspace: str = "") -> KeyView:
+        """The key that webhooks are signed with."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.ADMIN)
+        house.check_workspace(caller, workspace)
+        return KeyView(house.lookup.workspace(caller.workspace_id).signing_key)
+
+
+async def _lines(events: AsyncIterator[BuildEvent]) -> AsyncIterator[bytes]:
+    try:
+        async for event in events:
+            yield msgspec.json.encode(event) + b"\n"
+    except TreadleError as error:
+        yield msgspec.json.encode(BuildEvent(error=str(error))) + b"\n"
+
+
+def _checked_id(source_id: str) -> str:
+    if not SHA256.fullmatch(source_id):
+        raise InvalidInput(f"source id {source_id[:80]!r} is not a sha256 in lower-case hex.")
+    return source_id
+
+
+async def take_in(request: AnyRequest, upload: Upload, limit: int, also: Any = None) -> None:
+    """Write a streamed body to an upload.
+
+    Raises:
+        TooLarge: it is over `limit` bytes.
+    """
+    async for chunk in request.stream():
+        if upload.size + len(chunk) > limit:
+            raise TooLarge(f"the body is over the limit of {limit} bytes.")
+        if also is not None:
+            also(chunk)
+        await asyncio.to_thread(upload.write, chunk)
+
+
+async def decode_body(request: AnyRequest, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"the body is not a {kind.__name__}: {error}.") from error
+
+
+def _deployed(house: House, deployment: Deployment, *, created: bool) -> Deployed:
+    if not deployment.config.authorized:
+        path = f"public/{deployment.id}"
+    elif deployment.name:
+        path = f"{deployment.name}/v{deployment.version}"
+    else:
+        path = f"id/{deployment.id}"
+    return Deployed(
+        deployment_id=deployment.id,
+        deployment_name=deployment.name,
+        stub_id=deployment.id,
+        version=deployment.version,
+        invoke_url=f"{house.base}/taskqueue/{path}",
+        workspace_id=house.lookup.workspace(deployment.workspace_id).external_id,
+        image_id=deployment.image_id,
+        source_id=deployment.source_id,
+        authorized=deployment.config.authorized,
+        created=created,
+    )
+
+

@@ -1,0 +1,127 @@
+"""The enqueue route: bare ASGI that does no more than it must between the request and its commit."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import msgspec
+
+from treadle.engine.face import payload
+from treadle.engine.queue import Submit
+from treadle.model.api import Accepted, ErrorBody
+from treadle.model.container import Role
+from treadle.model.deployment import Deployment
+from treadle.model.errors import InvalidInput, NotFound, TooLarge, TreadleError, Unavailable
+from treadle.model.ids import uuid7
+from treadle.server.asgi import Receive, Scope, Send, header
+from treadle.server.auth import Doors
+from treadle.server.bridge import Bridge
+from treadle.server.lookup import Lookup
+
+PREFIX = "/taskqueue/"
+JSON = (b"content-type", b"application/json")
+_encode = msgspec.json.Encoder().encode
+
+
+class Enqueue:
+    """POST /taskqueue/{name}[/latest|/v{n}], /taskqueue/id/{id} and /taskqueue/public/{id}."""
+
+    def __init__(
+        self, bridge: Bridge, doors: Doors, lookup: Lookup, max_body: int, *, draining: Callable[[], bool]
+    ) -> None:
+        self._bridge = bridge
+        self._doors = doors
+        self._lookup = lookup
+        self._max_body = max_body
+        self._draining = draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            task_id = await self._accept(scope, receive)
+            await reply(send, 200, _encode(Accepted(task_id)))
+        except TreadleError as error:
+            await reply(send, error.status, error_body(error))
+
+    async def _accept(self, scope: Scope, receive: Receive) -> str:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"{scope['method']} is not for queues.", "POST a JSON object.")
+        deployment = self._target(scope)
+        if self._draining():
+            raise Unavailable("the server is shutting down.", "Try again when it is back.")
+        body = await read_body(scope, receive, self._max_body)
+        given = payload(body, scope["query_string"].decode("latin-1"))
+        task_id = uuid7(time.time(), os.urandom(10))
+        queue = self._bridge.engine.queue
+        return await self._bridge.ask(queue.submit, Submit(task_id, deployment, given.raw, given.callback_url))
+
+    def _target(self, scope: Scope) -> Deployment:
+        parts = [unquote(part) for part in scope["path"][len(PREFIX) :].rstrip("/").split("/")]
+        if parts[0] == "public" and len(parts) == 2:
+            return self._public(parts[1])
+        caller = self._doors.require(header(scope, b"authorization"), Role.SUBMIT, container=True)
+        match parts:
+            case ["id", deployment_id]:
+                return self._lookup.in_workspace(caller.workspace_id, deployment_id)
+            case [name]:
+                return self._lookup.named(caller.workspace_id, name)
+            case [name, version]:
+                return self._lookup.named(caller.workspace_id, name, version)
+        raise NotFound(f"{scope['path'][:200]!r} is not a queue's URL.", "`treadle deploy` prints one.")
+
+    def _public(self, deployment_id: str) -> Deployment:
+        deployment = self._lookup.by_id(deployment_id)
+        if deployment.config.authorized:
+            raise InvalidInput("invalid stub id: this queue is not public.", "Declare it with authorized=False.")
+        return deployment
+
+
+class MethodNotAllowed(TreadleError):
+    """The route exists, but not for this method (HTTP 405)."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: it is over `limit` bytes.
+        InvalidInput: the client hung up in the middle.
+    """
+    declared = header(scope, b"content-length")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(int(declared), limit)
+    event = await receive()
+    body: bytes = event.get("body", b"")
+    while event.get("more_body"):
+        event = await receive()
+        body += event.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(len(body), limit)
+    if event["type"] == "http.disconnect":
+        raise InvalidInput("the body was cut off.", "Send it again.")
+    if len(body) > limit:
+        raise _too_large(len(body), limit)
+    return body
+
+
+def _too_large(size: int, limit: int) -> TooLarge:
+    return TooLarge(
+        f"the body of {size} bytes is over the limit of {limit} bytes.",
+        "Send a URL to the data instead, or raise max_body in config.toml.",
+    )
+
+
+def error_body(error: TreadleError) -> bytes:
+    """The one error shape."""
+    return _encode(ErrorBody(error.message, error.code, error.advice, error.message))
+
+
+async def reply(send: Send, status: int, body: bytes) -> None:
+    headers = [JSON, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,39 @@
+"""What the routes stand on: one struct that the application hands to each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from treadle.engine.face import Blob, Reader
+from treadle.model.errors import NotFound
+from treadle.model.settings import Settings
+from treadle.server.auth import Caller, Doors
+from treadle.server.bridge import Bridge
+from treadle.server.builds import Builds
+from treadle.server.lookup import Lookup
+from treadle.server.views import Views
+
+
+class House(msgspec.Struct, frozen=True):
+    """`base`: the URL the server is reached at. `draining`: whether it is shutting down."""
+
+    settings: Settings
+    base: str
+    bridge: Bridge
+    reader: Reader
+    blob: Blob
+    doors: Doors
+    lookup: Lookup
+    views: Views
+    builds: Builds
+    draining: Callable[[], bool]
+
+    def check_workspace(self, caller: Caller, named: str) -> None:
+        """Beam's routes name the workspace; it must be the caller's own. "" where the route names none."""
+        if not named:
+            return
+        mine = self.lookup.workspace(caller.workspace_id)
+        if named not in (mine.external_id, mine.name, str(mine.id)):
+            raise NotFound(f"no workspace {named[:64]!r} is open to this token.")

@@ -1,0 +1,191 @@
+"""The WebSockets to runners and agents: bare ASGI, frames of msgpack messages, one sender per link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import msgspec
+import structlog
+
+from treadle.engine.fleet import Connected, Freed, Gone
+from treadle.engine.queue import Report
+from treadle.model.container import Container
+from treadle.model.errors import Forbidden, TreadleError
+from treadle.model.wire import (
+    PROTOCOL,
+    AgentHello,
+    AgentToServer,
+    Beat,
+    BuildLog,
+    Built,
+    Exited,
+    Finished,
+    Hello,
+    LoadFailed,
+    Ready,
+    RunnerToServer,
+    decode_from_agent,
+    decode_from_runner,
+    encode,
+)
+from treadle.server.asgi import Receive, Scope, Send, header
+from treadle.server.auth import Doors
+from treadle.server.bridge import Bridge
+from treadle.server.builds import Builds
+
+REFUSED = 4003  # close code: do not come back
+log = structlog.get_logger("treadle.links")
+
+
+class Socket:
+    """One accepted WebSocket: messages queued by `send` leave together in one frame."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._queued: list[Any] = []
+        self._wake = asyncio.Event()
+
+    def send(self, message: Any) -> None:
+        self._queued.append(message)
+        self._wake.set()
+
+    async def pump(self) -> None:
+        """Send what is queued until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._queued = self._queued, []
+            await self._send({"type": "websocket.send", "bytes": encode(batch)})
+
+
+class Links:
+    """Both kinds of links."""
+
+    def __init__(self, bridge: Bridge, doors: Doors, builds: Builds) -> None:
+        self._bridge = bridge
+        self._doors = doors
+        self._builds = builds
+
+    async def runner(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a runner's link from handshake to close."""
+        await receive()  # websocket.connect
+        try:
+            container = self._doors.container(header(scope, b"authorization"))
+        except TreadleError:
+            await send({"type": "websocket.close", "code": REFUSED})
+            return
+        await send({"type": "websocket.accept"})
+        socket = Socket(send)
+        await self._pumped(socket, self._talk_to_runner(container, socket, receive), send)
+
+    async def _pumped(self, socket: Socket, talk: Awaitable[str], send: Send) -> None:
+        pump = asyncio.create_task(socket.pump())
+        try:
+            refused = await talk
+            if refused:
+                await send({"type": "websocket.close", "code": REFUSED, "reason": refused[:120]})
+        finally:
+            pump.cancel()
+
+    async def _talk_to_runner(self, container: Container, socket: Socket, receive: Receive) -> str:
+        """Answers why the link was refused, or "" when the runner closed it."""
+        fleet, runners = self._bridge.engine.fleet, self._bridge.runners
+        try:
+            first = decode_from_runner(await _frame(receive) or b"\x90")
+            if not first or not isinstance(first[0], Hello):
+                return "the first message must be hello"
+            if first[0].protocol != PROTOCOL or first[0].container_id != container.id:
+                return "wrong protocol or container"
+            runners[container.id] = socket
+            await self._bridge.ask(fleet.connect, Connected(first[0]))
+            self._from_runner(container.id, first[1:])
+            while (frame := await _frame(receive)) is not None:
+                self._from_runner(container.id, decode_from_runner(frame))
+        except (msgspec.MsgspecError, TreadleError) as error:
+            log.warning("runner refused", container=container.id, error=str(error))
+            return str(error)
+        finally:
+            if runners.get(container.id) is socket:
+                del runners[container.id]
+                self._bridge.tell(fleet.disconnected, container.id)
+        return ""
+
+    def _from_runner(self, container_id: str, messages: list[RunnerToServer]) -> None:
+        engine, tell = self._bridge.engine, self._bridge.tell
+        for message in messages:
+            match message:
+                case Finished():
+                    tell(engine.queue.finish, Report(container_id, message))
+                case Ready():
+                    tell(engine.fleet.freed, Freed(container_id, message))
+                case Beat():
+                    tell(engine.fleet.beat, container_id)
+                case LoadFailed(reason, traceback):
+                    log.warning("handler does not load", container=container_id, reason=reason, traceback=traceback)
+                    tell(engine.fleet.gone, Gone(container_id, f"does not load: {reason}", failed=True))
+                case Hello():
+                    raise Forbidden("hello comes once.")
+
+    async def agent(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve an agent's link from handshake to close."""
+        await receive()  # websocket.connect
+        try:
+            self._doors.agent(header(scope, b"authorization"))
+        except TreadleError:
+            await send({"type": "websocket.close", "code": REFUSED})
+            return
+        await send({"type": "websocket.accept"})
+        socket = Socket(send)
+        await self._pumped(socket, self._talk_to_agent(socket, receive), send)
+
+    async def _talk_to_agent(self, socket: Socket, receive: Receive) -> str:
+        agent_id = ""
+        fleet, agents = self._bridge.engine.fleet, self._bridge.agents
+        try:
+            first = decode_from_agent(await _frame(receive) or b"\x90")
+            if not first or not isinstance(first[0], AgentHello) or first[0].protocol != PROTOCOL:
+                return "the first message must be agent_hello of this protocol"
+            agent_id = first[0].agent_id
+            agents[agent_id] = socket
+            await self._bridge.ask(fleet.agent_connected, first[0])
+            self._bridge.agent_came.set()
+            self._from_agent(first[1:])
+            while (frame := await _frame(receive)) is not None:
+                self._from_agent(decode_from_agent(frame))
+        except msgspec.MsgspecError as error:
+            log.warning("agent refused", agent=agent_id, error=str(error))
+            return str(error)
+        finally:
+            if agents.get(agent_id) is socket:
+                del agents[agent_id]
+                self._bridge.tell(fleet.agent_gone, agent_id)
+                self._builds.agent_gone(agent_id)
+                if not agents:
+                    self._bridge.agent_came.clear()
+        return ""
+
+    def _from_agent(self, messages: list[AgentToServer]) -> None:
+        for message in messages:
+            match message:
+                case Exited(container_id, reason, failed):
+                    self._bridge.tell(self._bridge.engine.fleet.gone, Gone(container_id, reason, failed))
+                case BuildLog() | Built():
+                    self._builds.event(message)
+                case Beat() | AgentHello():
+                    pass
+
+
+async def _frame(receive: Receive) -> bytes | None:
+    """The next binary frame, or None at the end of the link."""
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            return None
+        data = event.get("bytes")
+        if data is not None:
+            return bytes(data)
+        raise msgspec.DecodeError("text frames are not part of the protocol")
+
+

@@ -1,0 +1,71 @@
+"""Background duties: ticks that wake up, do a bounded amount of work, and go back to sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+
+from treadle.engine.webhooks import Outcome, Send
+from treadle.model.errors import TreadleError
+from treadle.model.task import Delivery
+from treadle.server.bridge import Bridge
+from treadle.server.sender import DeliveryLoop
+
+DUE_SECONDS = 0.02  # how late a delayed task may be
+SECOND = 1.0
+log = structlog.get_logger("treadle.loops")
+
+
+async def each(seconds: float, tick: Callable[[], Awaitable[None]]) -> None:
+    """Run a tick again and again; one that fails is logged and tried again."""
+    while True:
+        try:
+            await tick()
+        except (TreadleError, OSError) as error:
+            log.error("tick failed", tick=getattr(tick, "__name__", repr(tick)), error=str(error))
+        except Exception:
+            log.exception("tick failed")
+        await asyncio.sleep(seconds)
+
+
+async def wake_delayed(bridge: Bridge) -> None:
+    """Claim delayed tasks whose time has come."""
+    if bridge.engine.queue.due(time.time()):
+        await bridge.ask(bridge.engine.queue.wake, None)
+
+
+async def look_after(bridge: Bridge) -> None:
+    """Expire what waited too long, end what lost its lease, size the fleet."""
+    await bridge.ask(bridge.engine.queue.reap, None)
+    await bridge.ask(bridge.engine.fleet.sweep, None)
+    bridge.scale()
+
+
+def deliveries(bridge: Bridge, send: Callable[[Send], Awaitable[Outcome]]) -> DeliveryLoop:
+    """The webhook loop over the engine's verbs."""
+
+    async def take(limit: int, underway: frozenset[str]) -> list[Send]:
+        webhooks = bridge.engine.webhooks
+        return await bridge.run(partial(webhooks.due, limit=limit, underway=underway))
+
+    async def record(delivery: Delivery, outcome: Outcome) -> Delivery:
+        webhooks, chance = bridge.engine.webhooks, random.random()  # noqa: S311 - jitter, not a secret
+        return await bridge.run(lambda now: webhooks.record(delivery, outcome, now, chance))
+
+    return DeliveryLoop(send, take, record)
+
+
+async def deliver(bridge: Bridge, loop: DeliveryLoop) -> None:
+    """One look at due deliveries, then wait for the next commit that writes one, for at most a second."""
+    bridge.webhook_due.clear()
+    await loop.tick()
+    try:
+        async with asyncio.timeout(SECOND):
+            await bridge.webhook_due.wait()
+    except TimeoutError:
+        pass

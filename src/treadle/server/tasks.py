@@ -1,0 +1,164 @@
+"""Task routes: one, many, cancel; under /v2 and, for Beam's clients, under /api/v1/task/{workspace}."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Controller, Request, delete, get
+from litestar.params import Parameter
+
+from treadle.engine.queue import CancelTasks
+from treadle.model.api import Cancelled, CancelRequest, TaskPage, TaskView
+from treadle.model.container import Role
+from treadle.model.errors import InvalidInput, NotFound
+from treadle.model.task import FINAL, Task, TaskFilter, TaskStatus
+from treadle.server.house import House
+from treadle.server.lookup import UUID
+
+MAX_WAIT = 60.0
+MAX_LIMIT = 1000
+AnyRequest = Request[Any, Any, Any]
+
+Wait = Annotated[float, Parameter(query="wait", ge=0, le=MAX_WAIT, description="Seconds to wait for a final state.")]
+
+
+class Tasks(Controller):
+    """Everything about tasks but the enqueue."""
+
+    tags = ("tasks",)
+
+    @get(["/v2/task/{task_id:str}", "/api/v1/task/{workspace:str}/{task_id:str}"])
+    async def one(
+        self, request: AnyRequest, house: House, task_id: str, workspace: str = "", wait: Wait = 0.0
+    ) -> TaskView:
+        """One task with attempts, outputs and result; with `wait` it answers as soon as the task is final."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ, container=True)
+        house.check_workspace(caller, workspace)
+        task = find(house, caller.workspace_id, task_id)
+        if wait and task.status not in FINAL:
+            await _until_final(house, task_id, wait)
+            task = find(house, caller.workspace_id, task_id)
+        return house.views.task(task, time.time())
+
+    @get(["/v2/task", "/api/v1/task/{workspace:str}"])
+    async def many(  # noqa: PLR0917 - the framework passes query parameters by name
+        self,
+        request: AnyRequest,
+        house: House,
+        workspace: str = "",
+        limit: Annotated[int, Parameter(query="limit", ge=1, le=MAX_LIMIT)] = 10,
+        cursor: str = "",
+        status: str = "",
+        task_ids: str = "",
+        stub_ids: str = "",
+        stub_names: str = "",
+        container_ids: str = "",
+        created_at_start: str = "",
+        created_at_end: str = "",
+    ) -> TaskPage:
+        """Tasks, newest first. Lists are comma-separated; `stub_names` are names of deployments."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
+        house.check_workspace(caller, workspace)
+        which = TaskFilter(
+            workspace_id=caller.workspace_id,
+            statuses=tuple(_status(word) for word in _list(status)),
+            task_ids=_list(task_ids),
+            deployment_ids=_list(stub_ids),
+            names=_list(stub_names),
+            container_ids=_list(container_ids),
+            created_from=_time("created_at_start", created_at_start),
+            created_to=_time("created_at_end", created_at_end),
+            before_seq=_seq(cursor),
+            limit=limit + 1,
+        )
+        found = house.reader.tasks(which)
+        now = time.time()
+        rest = _cursor(found[limit - 1]) if len(found) > limit else ""
+        return TaskPage([house.views.task(task, now) for task in found[:limit]], rest)
+
+    @delete(["/v2/task/cancel", "/api/v1/task/{workspace:str}"], status_code=200)
+    async def cancel(
+        self, request: AnyRequest, house: House, workspace: str = "", task_ids: str = ""
+    ) -> Cancelled:
+        """Cancel tasks named in the body `{"task_ids": […]}` or in `?task_ids=a,b`."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.SUBMIT)
+        house.check_workspace(caller, workspace)
+        ids = [*_list(task_ids), *_ids_in(await request.body())]
+        if not ids:
+            raise InvalidInput("no task is named.", 'Send {"task_ids": ["…"]} or ?task_ids=a,b.')
+        if len(ids) > MAX_LIMIT:
+            raise InvalidInput(f"{len(ids)} tasks are over the limit of {MAX_LIMIT} in one request.", "Send fewer.")
+        queue = house.bridge.engine.queue
+        return Cancelled(await house.bridge.ask(queue.cancel, CancelTasks(caller.workspace_id, ids)))
+
+
+def find(house: House, workspace_id: int, task_id: str) -> Task:
+    """Raises NotFound, also for a task of another workspace or an id of another form."""
+    task = house.reader.task(task_id) if UUID.fullmatch(task_id) else None
+    if task is None or task.workspace_id != workspace_id:
+        raise NotFound(f"no task has the id {task_id[:64]!r}.", "`treadle task list` shows the newest.")
+    return task
+
+
+async def _until_final(house: House, task_id: str, wait: float) -> None:
+    waiter = house.bridge.waiter(task_id)
+    try:
+        task = house.reader.task(task_id)  # it may have ended between the look and the waiter
+        if task is not None and task.status not in FINAL:
+            async with asyncio.timeout(wait):
+                await waiter
+    except TimeoutError:
+        pass
+    finally:
+        house.bridge.forget_waiter(task_id, waiter)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(word for part in text.split(",") if (word := part.strip()))
+
+
+def _status(word: str) -> TaskStatus:
+    try:
+        return TaskStatus(word.upper())
+    except ValueError:
+        raise InvalidInput(f"status {word[:32]!r} does not exist.", f"Use {', '.join(TaskStatus)}.") from None
+
+
+def _time(name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(f"{name}={text[:64]!r} is not a time.", "Write 2026-02-03T10:00:00Z.") from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _cursor(task: Task) -> str:
+    return urlsafe_b64encode(msgspec.json.encode({"before": task.seq})).decode()
+
+
+def _seq(cursor: str) -> int | None:
+    if not cursor:
+        return None
+    try:
+        before = msgspec.json.decode(urlsafe_b64decode(cursor), type=dict[str, int])["before"]
+        if not 0 <= before < 2**63:
+            raise ValueError(before)
+    except (ValueError, KeyError, msgspec.MsgspecError):
+        raise InvalidInput(f"cursor {cursor[:64]!r} is not one of ours.", "Use the `next` of a page.") from None
+    return before
+
+
+def _ids_in(body: bytes) -> list[str]:
+    if not body.strip():
+        return []
+    try:
+        return msgspec.json.decode(body, type=CancelRequest).task_ids
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the body is not a cancel request: {error}.", 'Send {"task_ids": ["…"]}.') from error
