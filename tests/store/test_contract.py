@@ -146,7 +146,7 @@ def test_a_task_is_read_as_it_was_inserted(store: Store, reader: Reader) -> None
     assert 0 < found.seq < read(reader, "b").seq
     assert reader.payload("a") == payload_of("a")
     assert reader.result("a") is None
-    assert reader.attempts("a") == reader.outputs("a") == reader.deliveries("a") == []
+    assert not any((reader.attempts("a"), reader.outputs("a"), reader.deliveries("a")))
 
 
 def test_an_unknown_task_has_nothing(reader: Reader) -> None:

@@ -81,14 +81,15 @@ def test_deployments_lists_the_named_newest_first(store: Store, reader: Reader) 
     assert reader.deployments(1, "birds") == []
 
 
-@pytest.mark.parametrize(("version", "expected"), [(None, "d10"), (9, "d9"), (10, "d10"), (11, None)])
+@pytest.mark.parametrize(("version", "expected"), [(None, "d10"), (9, "d9"), (10, "d10"), (11, None), (0, None)])
 def test_a_version_of_a_name(store: Store, version: int | None, expected: str | None) -> None:
-    """A number asks for that version, None for the highest."""
+    """A number asks for that version, None for the highest; a draft is no version of any name."""
     deploy(
         store,
         deployment("d10", name="cats", version=10),
         deployment("d9", name="cats", version=9),
         deployment("foreign", name="cats", version=11, workspace_id=2),
+        deployment("draft"),
     )
     found = store.deployment_version(1, "cats", version)
 
