@@ -1,0 +1,110 @@
+"""A child: the process that loads the handler and runs tasks, one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from typing import BinaryIO, NoReturn
+
+from treadle.model.wire import Finished, LoadFailed, Raised, Ready, RunSpec, Work
+from treadle.runner import process
+from treadle.runner.failures import NotLoaded, cut, raised, traceback_of
+from treadle.runner.frames import LENGTH, FromChild, decode_for_child, pack
+from treadle.runner.handler import Handler, load
+from treadle.runner.results import NotJson, arguments, to_json
+from treadle.sdk.context import FunctionContext
+
+DEFAULT = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+
+def run(spec: RunSpec, template: int, sock: socket.socket) -> NoReturn:
+    """Make this process a child of `template`, load the handler, and work until the parent closes the socket."""
+    os.setsid()  # a group of its own: what the handler starts is killed with it
+    process.die_with(template)
+    process.be_first_to_go()
+    for number in DEFAULT:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with contextlib.suppress(ConnectionError):  # the parent has gone: nobody wants the answer
+        Child(spec, sock).serve()
+    _flush()
+    os._exit(0)
+
+
+class Child:
+    """The loaded handler and the socket to the parent."""
+
+    def __init__(self, spec: RunSpec, sock: socket.socket) -> None:
+        self._spec = spec
+        self._sock = sock
+        self._from_parent: BinaryIO = sock.makefile("rb")
+        self._pid = os.getpid()
+
+    def serve(self) -> None:
+        handler = self._load()
+        if handler is None:
+            return
+        self._send(Ready(1))
+        while (work := self._receive()) is not None:
+            self._send(self._attempt(handler, work))
+
+    def _load(self) -> Handler | None:
+        os.environ["TREADLE_URL"] = self._spec.url
+        os.environ["TREADLE_TOKEN"] = self._spec.token
+        os.environ["CONTAINER_ID"] = self._spec.container_id
+        try:
+            return load(self._spec.config.handler, self._spec.code)
+        except NotLoaded as exc:
+            cause = exc.__cause__
+            self._send(LoadFailed(cut(str(exc)), traceback_of(cause) if cause else ""))
+            return None
+
+    def _attempt(self, handler: Handler, work: Work) -> Finished:
+        """Run one task. Whatever user code raises, also SystemExit, is its failure and not the end of the child."""
+        os.environ["TASK_ID"] = work.ref.task_id
+        os.environ["TASK_ATTEMPT"] = str(work.ref.attempt)
+        try:
+            args, kwargs = arguments(work.payload)
+            value = handler.call(args, kwargs, self._context(handler, work) if handler.wants_context else None)
+            return Finished(work.ref, result=to_json(value))
+        except NotJson as exc:
+            return Finished(work.ref, raised=Raised(exc.type, cut(str(exc)), "", retryable=False, not_json=True))
+        except BaseException as exc:  # noqa: BLE001 -- user code may raise anything
+            return Finished(work.ref, raised=raised(exc, handler.retry_for))
+
+    def _context(self, handler: Handler, work: Work) -> FunctionContext:
+        return FunctionContext(
+            container_id=self._spec.container_id,
+            stub_id=self._spec.deployment_id,
+            stub_type="taskqueue",
+            callback_url=work.callback_url,
+            task_id=work.ref.task_id,
+            timeout=self._spec.config.timeout,
+            on_start_value=handler.on_start_value,
+            python_version=self._spec.python,
+        )
+
+    def _send(self, message: FromChild) -> None:
+        _flush()
+        if os.getpid() != self._pid:
+            os._exit(0)  # user code has forked and let its copy return here: one process speaks for a task
+        self._sock.sendall(pack(message))
+
+    def _receive(self) -> Work | None:
+        """The next task; None when the parent has closed the socket."""
+        head = self._from_parent.read(LENGTH.size)
+        if len(head) < LENGTH.size:
+            return None
+        size = LENGTH.unpack(head)[0]
+        body = self._from_parent.read(size)
+        return decode_for_child(body) if len(body) == size else None
+
+
+def _flush() -> None:
+    """What was printed is in the log before the task is reported."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # user code may have closed or replaced them
+            stream.flush()

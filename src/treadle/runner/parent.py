@@ -1,0 +1,243 @@
+"""The parent: hands work to children, watches deadlines, judges deaths and reports. It never runs user code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from treadle.model.wire import (
+    AttemptRef,
+    Cancel,
+    Finished,
+    Hello,
+    LoadFailed,
+    Ready,
+    RunnerToServer,
+    RunSpec,
+    ServerToRunner,
+    Settled,
+    Stop,
+    Work,
+)
+from treadle.runner.evidence import Evidence
+from treadle.runner.frames import FromChild
+from treadle.runner.link import End, Link
+from treadle.runner.pool import Child, Fate, Pool
+
+DONE, FAILED, CANNOT_LOAD, ORPHANED = 0, 1, 2, 5  # exit codes; 2 and 5 as in Beam
+TERM_GRACE = 10.0
+SETTLE_SECONDS = 5.0
+MAX_DEATHS = 3  # in a row, of children that had no task
+
+
+def run(spec: RunSpec, template: socket.socket) -> int:
+    """Be the parent until the container shall end; returns the exit code."""
+    return asyncio.run(_run(spec, template))
+
+
+async def _run(spec: RunSpec, template: socket.socket) -> int:
+    parent = Parent(spec, template)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, parent.stop, TERM_GRACE)
+    return await parent.run()
+
+
+class Parent:
+    """All that is known here of attempts: running in a child, or finished and not yet settled by the server."""
+
+    def __init__(self, spec: RunSpec, template: socket.socket) -> None:
+        self._spec = spec
+        self._pool = Pool(template, self._on_message, self._on_exit, self._on_template_end)
+        self._link = Link(spec, self._greet, self._on_server)
+        self._evidence = Evidence(spec)
+        self._idle: deque[Child] = deque()
+        self._backlog: deque[Work] = deque()  # empty, unless the server sends more than there are free children
+        self._running: dict[AttemptRef, Child] = {}
+        self._unsettled: dict[AttemptRef, Finished] = {}
+        self._load_failed: LoadFailed | None = None
+        self._deaths = 0
+        self._changed = asyncio.Event()
+        self._over = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+        self._stop_at = float("inf")
+        self._code = DONE
+
+    async def run(self) -> int:
+        """Hold the link and the children until a stop has come to its end or there is no link any more."""
+        for _ in range(self._spec.config.workers):
+            self._pool.fork()
+        link = asyncio.create_task(self._link.run())
+        over = asyncio.create_task(self._over.wait())
+        await asyncio.wait({link, over}, return_when=asyncio.FIRST_COMPLETED)
+        if not link.done():
+            await self._link.close()
+        elif link.result() is End.ORPHANED and self._code == DONE:
+            self._code = ORPHANED
+            grace = self._spec.orphan_grace
+            print(f"treadle runner: no server at {self._spec.url} for {grace:g} seconds; ending", file=sys.stderr)
+        return self._code
+
+    def stop(self, grace: float, code: int = DONE) -> None:
+        """Take no more work; let what runs finish for `grace` seconds, deliver the reports, and end."""
+        self._code = max(self._code, code)
+        self._stop_at = min(self._stop_at, asyncio.get_running_loop().time() + grace)
+        self._backlog.clear()
+        if self._stopping is not None:
+            self._stopping.cancel()
+        self._stopping = asyncio.create_task(self._wind_down())
+
+    async def _wind_down(self) -> None:
+        await self._until(lambda: not self._running, self._stop_at)
+        for ref in list(self._running):
+            self._give_up(ref)
+        await self._until(lambda: not self._unsettled, asyncio.get_running_loop().time() + SETTLE_SECONDS)
+        if self._load_failed is not None:
+            await self._link.sent.wait()
+        self._over.set()
+
+    async def _until(self, done: Callable[[], bool], deadline: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while not done():
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    # what the server says
+
+    def _greet(self) -> list[RunnerToServer]:
+        """The whole state in the first messages of a connection; free children are counted in Hello alone."""
+        held = [*self._running, *(work.ref for work in self._backlog), *self._unsettled]
+        free = 0 if self._stopping else len(self._idle)
+        greeting: list[RunnerToServer] = [Hello(self._spec.container_id, held, free)]
+        greeting += [replace(finished, free=False) for finished in self._unsettled.values()]
+        if self._load_failed is not None:
+            greeting.append(self._load_failed)
+        return greeting
+
+    def _on_server(self, message: ServerToRunner) -> None:
+        match message:
+            case Work():
+                self._on_work(message)
+            case Cancel(ref):
+                self._give_up(ref)
+            case Settled(refs):
+                for ref in refs:
+                    self._unsettled.pop(ref, None)
+                self._changed.set()
+            case Stop(grace):
+                self.stop(grace)
+
+    def _on_work(self, work: Work) -> None:
+        known = work.ref in self._running or work.ref in self._unsettled
+        if self._stopping or known:
+            return
+        self._backlog.append(work)
+        if self._idle:
+            self._take_next(self._idle.popleft())
+
+    def _give_up(self, ref: AttemptRef) -> None:
+        """Kill the child that runs this attempt, whose report nobody wants."""
+        child = self._running.pop(ref, None)
+        if child is not None:
+            child.rest()
+            self._pool.kill(child, Fate.UNWANTED)
+        else:
+            self._backlog = deque(work for work in self._backlog if work.ref != ref)
+
+    # what the children say
+
+    def _on_message(self, child: Child, message: FromChild) -> None:
+        match message:
+            case Finished():
+                self._on_finished(child, message)
+            case Ready():
+                child.loaded = True
+                self._look()
+                if self._take_next(child) and not self._stopping:
+                    self._link.put(message)
+            case LoadFailed():
+                child.fate = Fate.BROKEN
+                self._fail(message)
+
+    def _on_finished(self, child: Child, finished: Finished) -> None:
+        child.rest()
+        self._running.pop(finished.ref)
+        self._deaths = 0
+        if finished.raised is not None:
+            self._look()
+        free = self._take_next(child) and not self._stopping
+        self._report(replace(finished, free=free))
+
+    def _take_next(self, child: Child) -> bool:
+        """Give a free child the next waiting task; True when there is none and it stays free."""
+        if not self._backlog:
+            self._idle.append(child)
+            return True
+        work = self._backlog.popleft()
+        self._running[work.ref] = child
+        if self._spec.config.timeout > 0:
+            loop = asyncio.get_running_loop()
+            child.deadline = loop.call_later(self._spec.config.timeout, self._pool.kill, child, Fate.TIMED_OUT)
+        child.give(work)
+        return False
+
+    def _report(self, finished: Finished) -> None:
+        self._unsettled[finished.ref] = finished
+        self._link.put(finished)
+        self._changed.set()
+
+    def _look(self) -> None:
+        """A process that user code started may have been killed for memory: not to be charged to a later death."""
+        if not self._running:
+            self._evidence.forget()
+
+    # how the children end
+
+    def _on_exit(self, child: Child, status: int) -> None:
+        if child in self._idle:
+            self._idle.remove(child)
+        work = child.work
+        child.rest()
+        if work is not None:
+            self._running.pop(work.ref)
+            timed_out = child.fate is Fate.TIMED_OUT
+            died = None if timed_out else self._evidence.of(status)
+            self._report(Finished(work.ref, died=died, timed_out=timed_out))
+        elif child.fate is None:
+            self._on_needless_death(child, status)
+        if not self._stopping:
+            self._pool.fork()
+
+    def _on_needless_death(self, child: Child, status: int) -> None:
+        """A child that had no task is replaced, but not for ever."""
+        self._deaths += 1
+        died = self._evidence.of(status)
+        how = f"killed by signal {-status}" if status < 0 else f"exit code {status}"
+        if died.oom_kills:
+            how = f"out of memory at {died.limit // 2**20} MiB; raise memory="
+        when = "between tasks" if child.loaded else "while loading the handler"
+        print(f"treadle runner: a process ended {when}: {how}", file=sys.stderr)
+        if self._deaths >= MAX_DEATHS:
+            times = f"{self._deaths} times in a row"
+            self._fail(LoadFailed(f"the process ended {when}, {times}, the last time by: {how}"))
+
+    def _on_template_end(self, last_words: LoadFailed | None) -> None:
+        if last_words is not None:
+            self._fail(last_words)
+        print("treadle runner: the template process has ended; ending the container", file=sys.stderr)
+        self.stop(0, FAILED)
+
+    def _fail(self, message: LoadFailed) -> None:
+        """This container can never work: say so, once, and end."""
+        if self._load_failed is None:
+            self._load_failed = message
+            self._link.put(message)
+            self.stop(TERM_GRACE, CANNOT_LOAD)

@@ -1,0 +1,80 @@
+"""The parent's end of a socket to the template or a child: frames in and out on the event loop, never blocking.
+
+Not an asyncio transport, because a dead child's last words must be readable at the moment its death is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from treadle.runner.frames import Frames
+
+PIECE = 256 * 1024
+
+
+class Pipe:
+    """A socket, what is still to be written to it, and whom to tell of frames and of its end."""
+
+    def __init__(self, sock: socket.socket, on_frame: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._frames = Frames()
+        self._unsent = bytearray()
+        self._open = True
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self._read)
+
+    def send(self, frame: bytes) -> None:
+        """Write now what the socket takes and the rest when it takes more. Nothing happens after the end."""
+        if self._unsent or not self._open:
+            self._unsent += frame
+            return
+        sent = self._write(memoryview(frame))
+        if sent < len(frame):
+            self._unsent += memoryview(frame)[sent:]
+            self._loop.add_writer(self._sock, self._write_on)
+
+    def drain(self) -> None:
+        """Read all that has arrived, without waiting for the event loop."""
+        while self._open and self._read():
+            pass
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+
+    def _read(self) -> bool:
+        """Read one piece; False when there is none now."""
+        try:
+            piece = self._sock.recv(PIECE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            piece = b""
+        if not piece:
+            self.close()
+            self._on_end()
+            return False
+        for frame in self._frames.feed(piece):
+            self._on_frame(frame)
+        return True
+
+    def _write(self, data: memoryview | bytearray) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:  # the reader sees the end and tells
+            return len(data)
+
+    def _write_on(self) -> None:
+        del self._unsent[: self._write(self._unsent)]
+        if not self._unsent:
+            self._loop.remove_writer(self._sock)

@@ -1,0 +1,166 @@
+"""The template: a small single-threaded process that forks the children, reaps them, and runs no user code."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from treadle.model.wire import LoadFailed, RunSpec
+from treadle.runner import child, process
+from treadle.runner.frames import FORK, ORDER, Forked, FromTemplate, Gone, pack
+
+ASIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to the whole group, meant for the parent
+
+
+def run(spec: RunSpec, sock: socket.socket) -> NoReturn:
+    """Serve the parent until it closes the socket (by ending, however it ends), then take the children along.
+
+    The closed socket is the signal, not PR_SET_PDEATHSIG: a template killed by the kernel could not kill what the
+    children have started. It sees the end of the file in the same moment.
+    """
+    code = 1
+    try:
+        code = Template(spec, sock).serve()
+    except ConnectionError:
+        code = 0  # the parent ended while it was being told something
+    except BaseException:  # noqa: BLE001 -- this process must never return into the parent's code
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Have SIGCHLD write into the wake-up socket, which an ignored signal does not."""
+
+
+def _ended() -> int | None:
+    """The pid of a child, or of an orphan taken over from one, that has ended and is not reaped."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return ended.si_pid if ended else None
+
+
+class Template:
+    """The children by number and by pid, and the socket to the parent."""
+
+    def __init__(self, spec: RunSpec, sock: socket.socket) -> None:
+        self._spec = spec
+        self._sock = sock
+        self._numbers: dict[int, int] = {}  # pid -> number of each child that is not reaped
+        self._awake, self._wake = socket.socketpair()
+
+    def serve(self) -> int:
+        for number in ASIDE:
+            signal.signal(number, signal.SIG_IGN)
+        process.adopt_orphans()
+        self._watch_children()
+        if not self._join_limits():
+            return 2
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)  # a log is read while it is written
+        gc.collect()
+        gc.freeze()  # the children's collectors shall not touch, and so copy, what is loaded already
+        try:
+            self._loop()
+        finally:
+            self._end_children()
+        return 0
+
+    def _watch_children(self) -> None:
+        self._awake.setblocking(False)
+        self._wake.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _do_nothing)
+
+    def _join_limits(self) -> bool:
+        """Put this process, and so all children, under the container's limits. Without them nothing may run."""
+        for file in self._spec.procs_files:
+            try:
+                Path(file).write_text(str(os.getpid()))
+            except OSError as exc:
+                advice = "The agent must be able to write there; run `treadle doctor`."
+                self._tell(LoadFailed(f"the container's limits cannot be entered: {file}: {exc.strerror}. {advice}"))
+                return False
+        return True
+
+    def _loop(self) -> None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(self._awake, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._awake.fileno() in ready:
+                with contextlib.suppress(BlockingIOError):
+                    self._awake.recv(4096)
+                self._reap()
+            if self._sock.fileno() in ready and not self._obey():
+                return
+
+    def _obey(self) -> bool:
+        """Carry out one order of the parent; False when it has closed the socket."""
+        order, fds, _, _ = socket.recv_fds(self._sock, ORDER.size, 1)
+        if len(order) < ORDER.size:
+            return False
+        word, number = ORDER.unpack(order)
+        if word == FORK:
+            self._fork(number, fds[0])
+        else:
+            self._kill(number)
+        return True
+
+    def _kill(self, number: int) -> None:
+        for pid, known in self._numbers.items():
+            if known == number:
+                process.kill_group(pid)
+
+    def _fork(self, number: int, fd: int) -> None:
+        template = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_child(template, fd)
+        os.close(fd)
+        self._numbers[pid] = number
+        self._tell(Forked(number, pid))
+
+    def _become_child(self, template: int, fd: int) -> NoReturn:
+        try:
+            signal.set_wakeup_fd(-1)
+            for sock in (self._sock, self._awake, self._wake):
+                sock.close()
+            child.run(self._spec, template, socket.socket(fileno=fd))
+        except BaseException:  # noqa: BLE001 -- a child must never go on as a second template
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(1)
+
+    def _reap(self) -> None:
+        """Tell the parent of each child that has ended, after killing what it leaves behind in its group.
+
+        While it is not reaped its pid cannot be given to another process, so the group killed is its own.
+        """
+        while (pid := _ended()) is not None:
+            number = self._numbers.pop(pid, None)
+            if number is not None:
+                process.kill_group(pid)
+            _, status = os.waitpid(pid, 0)
+            if number is not None:
+                self._tell(Gone(number, os.waitstatus_to_exitcode(status)))
+
+    def _end_children(self) -> None:
+        for pid in self._numbers:
+            process.kill_group(pid)
+        for pid in self._numbers:
+            os.waitpid(pid, 0)
+
+    def _tell(self, message: FromTemplate) -> None:
+        self._sock.sendall(pack(message))

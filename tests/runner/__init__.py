@@ -1,0 +1,1 @@
+"""The runner, run for real against a server in the test."""
