@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from enum import StrEnum
@@ -207,3 +208,8 @@ def check_config(config: QueueConfig) -> QueueConfig:
     check_env("env", config.env)
     check_image(config.image)
     return config
+
+
+def spec_digest(spec: ImageSpec) -> str:
+    """Equal definitions have equal digests: under this an image is found again without resolving it."""
+    return hashlib.sha256(msgspec.json.encode(spec, order="sorted")).hexdigest()

@@ -1,0 +1,227 @@
+"""The containers of one machine: prepared, started, adopted, watched, killed and reported."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from structlog.typing import FilteringBoundLogger
+
+from treadle.agent.reconcile import Forget, Kill, ReportLost, Start, State, reconcile
+from treadle.agent.sources import Sources
+from treadle.model.errors import TreadleError
+from treadle.model.wire import ContainerSpec, Exited, RunSpec
+from treadle.runtime.base import Running, Runtime, StartSpec
+from treadle.runtime.image import Images
+
+_TAIL = 800  # bytes of the log that are told when a runner failed
+STOPPED = "stopped: it was not wanted any more"
+
+
+class _Unwanted(Exception):
+    """It was given up while it was being prepared."""
+
+
+class _Known(msgspec.Struct):
+    state: State
+    running: Running | None = None
+    exited: Exited | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Containers:
+    """Holds every container of this agent. `report` is called once for each that is over."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        url: str,
+        runtime: Runtime,
+        images: Images,
+        sources: Sources,
+        report: Callable[[Exited], None],
+        threads: Executor,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._folder = folder
+        self._url = url
+        self._runtime = runtime
+        self._images = images
+        self._sources = sources
+        self._report = report
+        self._threads = threads
+        self._log = log
+        self._closing = False
+        self._known: dict[str, _Known] = {}
+        self._wanted: frozenset[str] = frozenset()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def running(self) -> list[str]:
+        """Ids of those that are not over."""
+        return [container_id for container_id, known in self._known.items() if known.state is not State.EXITED]
+
+    def exits(self) -> list[Exited]:
+        """Reports that the server has not answered yet (it answers by not wanting the container any more)."""
+        return [known.exited for known in self._known.values() if known.exited]
+
+    async def adopt(self) -> None:
+        """Take over what an earlier agent left running, and clear away what it left dead."""
+        for folder in sorted(self._folder.iterdir()):
+            running = await self._runtime.adopt(folder)
+            if running is None:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                continue
+            self._log.info("container adopted", container=running.container_id, pid=running.pid)
+            known = self._known[running.container_id] = _Known(State.RUNNING, running)
+            known.task = asyncio.create_task(self._hold(running.container_id, known))
+
+    def apply(self, wanted: Sequence[ContainerSpec]) -> None:
+        """Make the containers those that are wanted."""
+        if self._closing:
+            return
+        self._wanted = frozenset(spec.container_id for spec in wanted)
+        for action in reconcile(wanted, {key: known.state for key, known in self._known.items()}):
+            match action:
+                case Start(spec):
+                    known = self._known[spec.container_id] = _Known(State.STARTING)
+                    known.task = asyncio.create_task(self._live(spec, known))
+                case ReportLost(container_id):
+                    known = self._known[container_id] = _Known(State.EXITED)
+                    self._over(known, Exited(container_id, "lost: its processes are gone"))
+                case Kill(container_id):
+                    self._kill(self._known[container_id])
+                case Forget(container_id):
+                    del self._known[container_id]
+
+    async def stop(self, *, kill: bool) -> None:
+        """Kill all and wait until they are gone; or let go of them, for the next agent."""
+        self._closing = True
+        tasks = [known.task for known in self._known.values() if known.task]
+        for known in self._known.values():
+            if kill and known.state is not State.EXITED:
+                self._kill(known)
+            elif known.running:
+                known.running.release()
+        self._images.stop()
+        if not kill:
+            for task in tasks:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _kill(self, known: _Known) -> None:
+        known.state = State.STOPPING
+        if known.running:
+            known.running.kill()
+
+    async def _live(self, spec: ContainerSpec, known: _Known) -> None:
+        """The whole life of a container started here."""
+        folder = self._folder / spec.container_id
+        try:
+            known.running = await self._start(spec, folder, known)
+        except Exception as error:  # noqa: BLE001 whatever it is, it is why this container did not start
+            await self._end(known, self._not_started(spec.container_id, known, error))
+            return
+        if known.state is State.STOPPING:
+            known.running.kill()
+        else:
+            known.state = State.RUNNING
+            self._log.info("container started", container=spec.container_id, pid=known.running.pid)
+        await self._hold(spec.container_id, known)
+
+    def _not_started(self, container_id: str, known: _Known, error: Exception) -> Exited:
+        if known.state is State.STOPPING:
+            return Exited(container_id, STOPPED)
+        if not isinstance(error, TreadleError | OSError):
+            self._log.error("container could not be started", container=container_id, exc_info=error)
+        return Exited(container_id, f"could not be started: {error}", failed=True)
+
+    async def _start(self, spec: ContainerSpec, folder: Path, known: _Known) -> Running:
+        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
+        image = await in_thread(self._images.ensure, spec.image, _unheard)
+        _check(known)
+        source = await in_thread(self._sources.ensure, spec.source_id)
+        _check(known)
+        await in_thread(_prepare, folder, source)
+        _check(known)
+        run = RunSpec(
+            url=self._url,
+            container_id=spec.container_id,
+            deployment_id=spec.deployment_id,
+            token=spec.token,
+            config=spec.config,
+            code=str(folder / "code"),
+            python=spec.image.python,
+        )
+        return await self._runtime.start(StartSpec(folder, image.python, run, dict(spec.image.spec.env_vars)))
+
+    async def _hold(self, container_id: str, known: _Known) -> None:
+        """Wait for the end of a running container and report it."""
+        assert known.running is not None
+        status = await known.running.wait()
+        reason = STOPPED if known.state is State.STOPPING else await self._reason(container_id, status)
+        await self._end(known, Exited(container_id, reason))
+
+    async def _reason(self, container_id: str, status: int | None) -> str:
+        said = describe(status)
+        if status in (0, None):
+            return said
+        tail = await asyncio.to_thread(_tail, self._folder / container_id / "log")
+        return f"{said}: {tail}" if tail else said
+
+    async def _end(self, known: _Known, exited: Exited) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._folder / exited.container_id, ignore_errors=True)
+        self._log.info("container ended", container=exited.container_id, reason=exited.reason)
+        self._over(known, exited)
+
+    def _over(self, known: _Known, exited: Exited) -> None:
+        """Remember the end for as long as the server wants the container, so that it is never started again."""
+        known.state, known.running = State.EXITED, None
+        if exited.container_id in self._wanted:
+            known.exited = exited
+        else:
+            self._known.pop(exited.container_id, None)
+        self._report(exited)
+
+
+def _check(known: _Known) -> None:
+    if known.state is State.STOPPING:
+        raise _Unwanted
+
+
+def _unheard(_line: str) -> None:
+    """Nobody follows the build of an image that a container needs: it was built when it was deployed."""
+
+
+def describe(status: int | None) -> str:
+    """What ended a runner, in words."""
+    if status is None:
+        return "ended (its exit code is not known: it was started by an earlier agent)"
+    if status >= 0:
+        return f"ended with exit code {status}"
+    try:
+        return f"killed by signal {-status} ({signal.Signals(-status).name})"
+    except ValueError:
+        return f"killed by signal {-status}"
+
+
+def _prepare(folder: Path, source: Path) -> None:
+    """The container's own folder with its own copy of the source."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    shutil.copytree(source, folder / "code", symlinks=True)
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL))
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,58 @@
+"""What to do about the difference between the containers wanted and those known: a pure decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from treadle.model.wire import ContainerSpec
+
+
+class State(StrEnum):
+    """Where a container that this agent knows is."""
+
+    STARTING = "starting"  # its image, source or process is being prepared
+    RUNNING = "running"  # started here or adopted
+    STOPPING = "stopping"  # being killed
+    EXITED = "exited"  # over, and reported; remembered for as long as it is wanted
+
+
+class Start(msgspec.Struct, frozen=True):
+    spec: ContainerSpec
+
+
+class ReportLost(msgspec.Struct, frozen=True):
+    """It is wanted and ran once (or its token is gone), but there is nothing of it here: never start it again."""
+
+    container_id: str
+
+
+class Kill(msgspec.Struct, frozen=True):
+    container_id: str
+
+
+class Forget(msgspec.Struct, frozen=True):
+    container_id: str
+
+
+Action = Start | ReportLost | Kill | Forget
+
+
+def reconcile(wanted: Iterable[ContainerSpec], known: Mapping[str, State]) -> list[Action]:
+    """The actions that make the known containers those that are wanted; none where they are already.
+
+    `wanted` is the whole list, whatever was said before. Adopted containers are known like those started here.
+    """
+    specs = {spec.container_id: spec for spec in wanted}
+    actions: list[Action] = []
+    for container_id, state in known.items():
+        if container_id in specs or state is State.STOPPING:
+            continue
+        actions.append(Forget(container_id) if state is State.EXITED else Kill(container_id))
+    for container_id, spec in specs.items():
+        if container_id not in known:
+            fresh = spec.token and not spec.started
+            actions.append(Start(spec) if fresh else ReportLost(container_id))
+    return actions

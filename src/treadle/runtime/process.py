@@ -1,0 +1,200 @@
+"""The process runtime: a container is a runner in a session of its own, with a memory limit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from treadle.model import wire
+from treadle.runtime import limits, processes
+from treadle.runtime.base import StartSpec
+from treadle.runtime.limits import Limit
+from treadle.runtime.probe import Limits
+from treadle.runtime.watchdog import Watchdog
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SWEEPS = 100  # more rounds than that means processes that cannot be killed
+
+Command = Callable[[Path, Path], list[str]]
+
+
+class State(msgspec.Struct, frozen=True):
+    """FOLDER/state.json: how the next agent finds the runner again."""
+
+    pid: int
+    identity: str
+    started_at: float
+    limits: str
+
+
+def runner_command(python: Path, folder: Path) -> list[str]:
+    return [str(python), "-m", "treadle.runner", str(folder)]
+
+
+class ProcessRuntime:
+    """Starts runners as plain processes. `command` says what is run, given the interpreter and the folder."""
+
+    def __init__(self, mechanism: Limits, command: Command = runner_command) -> None:
+        self.limits = mechanism.kind
+        self._mechanism = mechanism
+        self._command = command
+
+    async def start(self, spec: StartSpec) -> ProcessContainer:
+        held, process, state = await asyncio.to_thread(self._start, spec)
+        return ProcessContainer(spec.run.container_id, state, held, lambda: _exit_of_child(process))
+
+    def _start(self, spec: StartSpec) -> tuple[Limit, subprocess.Popen[bytes], State]:
+        folder, run = spec.folder, spec.run
+        held = self._mechanism.make(run.container_id, folder, run.config.memory * 1024 * 1024)
+        try:
+            run = msgspec.structs.replace(
+                run, procs_files=held.procs_files, oom_file=held.oom_file, peak_file=held.peak_file, limit=held.limit
+            )
+            write_private(folder / "run.msgpack", wire.encode(run))
+            process = self._spawn(spec)
+        except OSError:
+            held.close()
+            raise
+        state = State(process.pid, processes.identity(process.pid) or "", time.time(), held.kind)
+        write_private(folder / "state.json", msgspec.json.encode(state))
+        return held, process, state
+
+    def _spawn(self, spec: StartSpec) -> subprocess.Popen[bytes]:
+        """A session of its own, and nothing shared with the agent: no pipe, no death signal."""
+        home = spec.folder / "home"
+        home.mkdir(exist_ok=True)
+        with (spec.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                self._command(spec.python, spec.folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=spec.run.code,
+                env=environment(spec, home),
+                start_new_session=True,
+            )
+
+    async def adopt(self, folder: Path) -> ProcessContainer | None:
+        try:
+            run = msgspec.msgpack.decode((folder / "run.msgpack").read_bytes(), type=wire.RunSpec)
+            state = msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
+        except (OSError, msgspec.MsgspecError):
+            await _sweep(folder.name, -1, None)
+            return None
+        held = limits.reopen(state.limits, folder, run.procs_files, run.limit)
+        if processes.identity(state.pid) != state.identity:
+            await _sweep(run.container_id, -1, held)
+            return None
+        return ProcessContainer(run.container_id, state, held, lambda: _exit_of_adopted(state.pid))
+
+
+class ProcessContainer:
+    """A runner and everything it started. Its end is noticed by the kernel's word, not by asking."""
+
+    def __init__(self, container_id: str, state: State, held: Limit, status: Callable[[], int | None]) -> None:
+        self.container_id = container_id
+        self.pid = state.pid
+        self.started_at = state.started_at
+        self.limits = held.kind
+        self._identity = state.identity
+        self._held = held
+        self._status = status
+        self._end = asyncio.ensure_future(self._watch())
+
+    def alive(self) -> bool:
+        return processes.identity(self.pid) == self._identity
+
+    async def wait(self) -> int | None:
+        return await asyncio.shield(self._end)
+
+    def kill(self) -> None:
+        """Kill the runner, so that it does not report the deaths of its children; the sweep after it kills those."""
+        if self.alive():
+            processes.kill([self.pid])
+
+    def release(self) -> None:
+        self._end.cancel()
+
+    async def _watch(self) -> int | None:
+        guard = asyncio.ensure_future(_guard(self._held, self.pid)) if isinstance(self._held, Watchdog) else None
+        try:
+            if self.alive():
+                await processes.gone(self.pid)
+        finally:
+            if guard:
+                guard.cancel()
+        status = self._status()
+        await _sweep(self.container_id, self.pid, self._held)
+        return status
+
+
+async def _guard(watchdog: Watchdog, runner: int) -> None:
+    while True:  # noqa: ASYNC110 there is no event to wait for: memory has to be looked at
+        await asyncio.sleep(watchdog.tick(runner))
+
+
+async def _sweep(container_id: str, session: int, held: Limit | None) -> None:
+    """Kill what is left of a container until nothing is, then clear its limit away."""
+    for _ in range(_SWEEPS):
+        left = await asyncio.to_thread(processes.members, container_id, session)
+        left |= set(held.pids() if held else [])
+        if not left and (held is None or held.close()):
+            return
+        ends: list[Awaitable[None]] = [processes.gone(pid) for pid in left] or [asyncio.sleep(0.01)]
+        waiting = [asyncio.ensure_future(end) for end in ends]
+        processes.kill(left)
+        _, late = await asyncio.wait(waiting, timeout=1)
+        for end in late:
+            end.cancel()
+
+
+def _exit_of_child(process: subprocess.Popen[bytes]) -> int | None:
+    return process.poll()
+
+
+def _exit_of_adopted(pid: int) -> int | None:
+    """The status of a runner that happens to be our child (its first agent lived in this process), else None."""
+    with contextlib.suppress(ChildProcessError):
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found == pid:
+            return os.waitstatus_to_exitcode(status)
+    return None
+
+
+def environment(spec: StartSpec, home: Path) -> dict[str, str]:
+    """A clean environment; what the user declared may set anything but the names Treadle itself fills."""
+    run, config = spec.run, spec.run.config
+    return {
+        "PATH": f"{spec.python.parent}:{PATH}",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        **spec.env,
+        **config.image.env_vars,
+        **config.env,
+        processes.MARK: run.container_id,
+        "STUB_ID": run.deployment_id,
+        "STUB_TYPE": "taskqueue",
+        "HANDLER": config.handler,
+        "WORKERS": str(config.workers),
+        "KEEP_WARM_SECONDS": str(config.keep_warm_seconds),
+        "CALLBACK_URL": config.callback_url or "",
+        "TIMEOUT": str(config.timeout),
+        "TREADLE_URL": run.url,
+        "TREADLE_TOKEN": run.token,
+    }
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, readable by its owner alone."""
+    draft = path.with_name(path.name + ".new")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+    draft.replace(path)

@@ -1,0 +1,1 @@
+"""Tests of the runtime: a contract suite over every mechanism, and images that are really built."""

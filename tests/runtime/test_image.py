@@ -1,0 +1,192 @@
+"""Images: resolved once, built once, shared, and clear about what is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from treadle.model.deployment import ImageSpec, spec_digest
+from treadle.model.errors import BuildFailed
+from treadle.runtime.image import READY, Images
+
+OFFLINE = {"UV_OFFLINE": "1", "UV_NO_CACHE": "1"}
+
+
+def run(python: Path, program: str) -> str:
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, env={}, check=True)
+    return done.stdout.strip()
+
+
+def ignore(_line: str) -> None:
+    return
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    return Images(tmp_path / "images")
+
+
+def test_the_default_image_is_built_without_any_network(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in OFFLINE.items():
+        monkeypatch.setenv(key, value)
+    built = images.build(ImageSpec(), None, ignore)
+    assert (built.cached, built.image.lock) == (False, "")
+    assert built.image.python == ".".join(map(str, sys.version_info[:3]))
+    assert run(built.python, "import treadle, msgspec, websockets, sys; print(sys.prefix)") == str(
+        built.python.parent.parent
+    )
+
+
+def test_an_image_that_is_there_is_ready_in_well_under_a_second(images: Images) -> None:
+    first = images.build(ImageSpec(), None, ignore)
+    start = time.perf_counter()
+    second = images.ensure(first.image, ignore)
+    assert second.cached
+    assert second.python == first.python
+    assert time.perf_counter() - start < 0.2
+
+
+def test_the_runner_layer_comes_after_the_images_own_packages(images: Images) -> None:
+    python = images.build(ImageSpec(), None, ignore).python
+    path = run(python, "import sys; print([p for p in sys.path if 'images' in p])")
+    own, layer = msgspec.json.decode(path.replace("'", '"'))[:2]
+    assert own.endswith("site-packages")
+    assert "/runner-3." in layer
+
+
+def test_an_image_with_a_package_has_it_and_is_found_the_second_time(images: Images) -> None:
+    spec = ImageSpec(python_packages=("six",))
+    lines: list[str] = []
+    first = images.build(spec, None, lines.append)
+    second = images.build(spec, None, ignore)
+    assert (first.cached, second.cached) == (False, True)
+    assert (first.image.id, first.image.spec_digest) == (second.image.id, spec_digest(spec))
+    assert "--hash=sha256:" in first.image.lock
+    assert any(line.startswith("Resolved 1 package") for line in lines)
+    assert any("six==" in line for line in lines)
+    program = "import six, pathlib; print(any(pathlib.Path(six.__file__).parent.glob('__pycache__/six*.pyc')))"
+    assert run(first.python, program) == "True"
+
+
+def test_a_resolved_image_is_built_from_its_lock_alone(images: Images, tmp_path: Path) -> None:
+    image = images.build(ImageSpec(python_packages=("six<1.17",)), None, ignore).image
+    built = Images(tmp_path / "elsewhere").build(image.spec, image, ignore)
+    assert built.image == image
+    assert run(built.python, "import six; print(six.__version__)") == "1.16.0"
+
+
+def test_packages_that_would_break_the_runner_are_refused_by_name(images: Images) -> None:
+    with pytest.raises(BuildFailed, match=r"python_packages msgspec<0\.10 could not be resolved"):
+        images.build(ImageSpec(python_packages=("six", "msgspec<0.10")), None, ignore)
+
+
+def test_an_unknown_package_is_named(images: Images) -> None:
+    spec = ImageSpec(python_packages=("six", "treadle-no-such-package"))
+    with pytest.raises(BuildFailed, match="python_packages treadle-no-such-package could not be resolved"):
+        images.build(spec, None, ignore)
+
+
+def test_an_unknown_python_is_named_with_those_that_are_there(images: Images) -> None:
+    with pytest.raises(BuildFailed, match=r"Python 3\.99 is not on this machine; there is: .*3\.11"):
+        images.build(ImageSpec(python_version="python3.99"), None, ignore)
+
+
+def test_a_base_image_needs_a_runtime_that_is_not_there(images: Images) -> None:
+    with pytest.raises(BuildFailed, match="base_image='debian:12' needs the Docker runtime"):
+        images.build(ImageSpec(base_image="debian:12"), None, ignore)
+
+
+def test_commands_run_in_order_inside_the_environment_with_its_variables(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREADLE_TOKEN", "secret")
+    lines: list[str] = []
+    commands = ("command -v python", 'echo "$COLOR" > "$VIRTUAL_ENV/color"', 'cat "$VIRTUAL_ENV/color"', "env")
+    built = images.build(ImageSpec(commands=commands, env_vars={"COLOR": "red"}), None, lines.append)
+    shown = [line for line in lines if not line.startswith("Running ")]
+    assert shown[:2] == [str(built.python), "red"]
+    assert not any(line.startswith("TREADLE_TOKEN") for line in lines)
+
+
+def test_a_failing_command_is_named_and_leaves_nothing(images: Images, tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed, match=r"The command 'echo oh; exit 7' ended with exit code 7: oh"):
+        images.build(ImageSpec(commands=("echo oh; exit 7",)), None, ignore)
+    assert [path.name for path in (tmp_path / "images").iterdir()] == [".locks"]
+
+
+def test_different_commands_and_variables_make_different_images(images: Images) -> None:
+    specs = [ImageSpec(), ImageSpec(commands=("true",)), ImageSpec(env_vars={"A": "1"})]
+    assert len({images.resolve(spec, ignore).id for spec in specs}) == 3
+
+
+def test_four_builds_at_once_build_once(tmp_path: Path) -> None:
+    """Two folders' worth of locks would not do: each build opens the store anew, as processes do."""
+    spec = ImageSpec(commands=("echo built >> ../built.txt", 'echo built >> "$VIRTUAL_ENV/../count"'))
+    with ThreadPoolExecutor(4) as pool:
+        built = list(pool.map(lambda _: Images(tmp_path).build(spec, None, ignore), range(4)))
+    assert (tmp_path / "count").read_text() == "built\n"
+    assert sorted(each.cached for each in built) == [False, True, True, True]
+
+
+def test_what_a_killed_build_left_is_built_anew(images: Images) -> None:
+    built = images.build(ImageSpec(), None, ignore)
+    environment = built.python.parent.parent
+    (environment / READY).unlink()
+    (environment / "half").touch()
+    again = images.ensure(built.image, ignore)
+    assert not again.cached
+    assert not (environment / "half").exists()
+
+
+def test_the_lock_outlives_a_killed_agent_for_as_long_as_its_command_runs(tmp_path: Path) -> None:
+    """Otherwise the next agent would build beside a command that is still writing."""
+    spec = ImageSpec(commands=('echo $$ > "$VIRTUAL_ENV/../pid.new"; mv "$VIRTUAL_ENV/../pid.new" '
+                               '"$VIRTUAL_ENV/../pid"; exec sleep 600',))  # fmt: skip
+    program = f"""
+import msgspec
+from pathlib import Path
+from treadle.model.deployment import ImageSpec
+from treadle.runtime.image import Images
+spec = msgspec.json.decode({msgspec.json.encode(spec)!r}, type=ImageSpec)
+Images(Path({str(tmp_path)!r})).build(spec, None, print)
+"""
+    agent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
+    pid_file = tmp_path / "pid"
+    deadline = time.monotonic() + 30
+    while not pid_file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    agent.kill()
+    agent.wait()
+    images = Images(tmp_path)
+    image = images.resolve(spec, ignore)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(images.ensure, image, ignore)
+        try:
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.3)
+        finally:
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
+            images.stop()
+        with pytest.raises(BuildFailed, match="interrupted"):
+            waiting.result(timeout=10)
+
+
+def test_a_stopped_builder_ends_the_build_in_progress(images: Images) -> None:
+    lines: list[str] = []
+
+    def hear(line: str) -> None:
+        lines.append(line)
+        if line == "up":
+            images.stop()
+
+    with pytest.raises(BuildFailed, match="interrupted"):
+        images.build(ImageSpec(commands=("echo up; sleep 600",)), None, hear)
