@@ -58,16 +58,6 @@ def retried(running: Task, due: float, at: float = NOW + 2) -> Change:
     return Change(after, TaskStatus.RUNNING, running.attempts, _end(running, TaskStatus.FAILED, at))
 
 
-def recalled(running: Task) -> Change:
-    """The decision to take back an attempt that has not started."""
-    number = running.attempts
-    after = msgspec.structs.replace(
-        running, status=TaskStatus.PENDING, attempts=number - 1, started_at=None, container_id=""
-    )
-    attempt = Attempt(running.id, number, running.container_id, TaskStatus.RUNNING, NOW)
-    return Change(after, TaskStatus.RUNNING, number, attempt, drop_attempt=True)
-
-
 def _end(running: Task, status: TaskStatus, at: float) -> Attempt:
     failure = None if status is TaskStatus.COMPLETE else RAISED
     assert running.started_at is not None

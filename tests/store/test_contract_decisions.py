@@ -9,7 +9,7 @@ from treadle.model.task import Change, Delivery, DeliveryStatus, Output, TaskSta
 from treadle.store.base import Reader, Store
 
 from .conftest import OpenStore
-from .making import CONTAINER, NOW, URL, claim, claimed, ended, insert, read, recalled, retried, task, write
+from .making import CONTAINER, NOW, URL, claim, claimed, ended, insert, read, retried, task, write
 
 
 def test_a_whole_life_is_written(store: Store, reader: Reader) -> None:
@@ -104,28 +104,16 @@ def test_answers_are_in_the_order_of_the_changes(store: Store) -> None:
 
 
 def test_one_task_may_change_several_times_in_a_batch(store: Store) -> None:
-    """Claim, recall, claim and end of one task in one call leave what four calls would leave."""
+    """Claim, failure, claim and end of one task in one call leave what four calls would leave."""
     insert(store, task("a"), task("b"))
     first = claimed(read(store, "a"))
-    recall = recalled(first.task)
-    second = claimed(recall.task, container_id="another")
+    failure = retried(first.task, due=NOW)
+    second = claimed(failure.task, container_id="another")
     end = ended(second.task, TaskStatus.FAILED)
 
-    assert write(store, first, claimed(read(store, "b")), recall, second, end, second) == [True] * 5 + [False]
+    assert write(store, first, claimed(read(store, "b")), failure, second, end, second) == [True] * 5 + [False]
     assert read(store, "a") == end.task
-    assert store.attempts("a") == [end.attempt]
-
-
-def test_a_recalled_attempt_never_was(store: Store) -> None:
-    """`drop_attempt` deletes the row; earlier attempts stay."""
-    insert(store, task("a"))
-    failed = retried(claim(store, "a"), due=NOW)
-    write(store, failed)
-    recall = recalled(claim(store, "a"))
-
-    assert write(store, recall) == [True]
-    assert store.attempts("a") == [failed.attempt]
-    assert read(store, "a").attempts == 1
+    assert store.attempts("a") == [failure.attempt, end.attempt]
 
 
 def test_the_webhook_is_written_with_the_final_state(store: Store, reader: Reader) -> None:

@@ -186,28 +186,13 @@ def test_a_container_is_replaced_whole(store: Store, reader: Reader) -> None:
     assert (reader.container("x"), reader.container_by_token("x")) == (None, None)
 
 
-def test_containers_by_status(store: Store) -> None:
-    """The live are all but the stopped; both lists have the oldest first."""
+def test_live_containers_are_all_but_the_stopped(store: Store) -> None:
+    """They come oldest first."""
     with store.transaction():
         for age, status in enumerate((*ContainerStatus, ContainerStatus.RUNNING)):
             store.insert_container(container(f"c{age}", status=status, created_at=NOW - age))
 
     assert [each.id for each in store.live_containers()] == ["c4", "c2", "c1", "c0"]
-    assert [each.id for each in store.containers_with(ContainerStatus.RUNNING)] == ["c4", "c1"]
-    assert [each.id for each in store.containers_with(ContainerStatus.STOPPED)] == ["c3"]
-
-
-def test_leases_are_renewed_for_the_named(store: Store) -> None:
-    """Only the lease changes, only of the containers named; an unknown one and none at all are no error."""
-    with store.transaction():
-        for name in ("a", "b", "c"):
-            store.insert_container(container(name))
-    with store.transaction():
-        store.renew_leases(["a", "c", "unknown"], NOW + 99)
-        store.renew_leases([], NOW + 1000)
-
-    assert store.container("a") == container("a", lease_until=NOW + 99)
-    assert [each.lease_until - NOW for each in store.live_containers()] == [99, 15, 99]
 
 
 # deliveries

@@ -36,19 +36,16 @@ BATCHES = st.lists(st.tuples(st.lists(STEPS, max_size=6), st.booleans()), max_si
 
 
 def change_of(store: Store, step: Step) -> Change:
-    """A claim adds an attempt, an end ends it, RUNNING back to PENDING drops it, the rest touches none."""
+    """A claim adds an attempt, leaving RUNNING ends it, the rest touches none."""
     status, attempts = step.expected
-    number, attempt, drop = attempts, None, False
+    number, attempt = attempts, None
     if step.after is TaskStatus.RUNNING and status is not TaskStatus.RUNNING:
         number += 1
         attempt = Attempt(step.name, number, "c", TaskStatus.RUNNING, NOW)
-    elif status is TaskStatus.RUNNING and step.after is TaskStatus.PENDING:
-        number -= 1
-        attempt, drop = Attempt(step.name, attempts, "c", TaskStatus.RUNNING, NOW), True
     elif status is TaskStatus.RUNNING and step.after is not TaskStatus.RUNNING:
         attempt = Attempt(step.name, attempts, "c", TaskStatus.COMPLETE, NOW, NOW)
     after = msgspec.structs.replace(read(store, step.name), status=step.after, attempts=number)
-    return Change(after, status, attempts, attempt, drop)
+    return Change(after, status, attempts, attempt)
 
 
 def applied(memory: Memory, step: Step, change: Change) -> bool:
@@ -56,9 +53,7 @@ def applied(memory: Memory, step: Step, change: Change) -> bool:
     state, attempts = memory[step.name]
     if state != step.expected:
         return False
-    if change.attempt is not None and change.drop_attempt:
-        attempts.pop(change.attempt.number)
-    elif change.attempt is not None:
+    if change.attempt is not None:
         attempts[change.attempt.number] = change.attempt.status
     memory[step.name] = ((change.task.status, change.task.attempts), attempts)
     return True

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from treadle.model.container import Container, ContainerStatus, Token, Workspace
+from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image
 from treadle.model.task import Attempt, Change, Delivery, NewTask, Output, Task, TaskFilter
 
@@ -123,12 +123,10 @@ class Store(Reader, Protocol):
         """Replace the row with this id."""
         ...
 
-    def renew_leases(self, container_ids: Sequence[str], lease_until: float) -> None: ...
     def live_containers(self) -> list[Container]:
         """Those not STOPPED, oldest first."""
         ...
 
-    def containers_with(self, status: ContainerStatus) -> list[Container]: ...
 
     # outputs, deliveries
     def insert_output(self, output: Output) -> bool:

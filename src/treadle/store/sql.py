@@ -53,7 +53,6 @@ COUNT_RUNNING = """SELECT task.deployment_id, COUNT(*) FROM task WHERE task.stat
 INSERT_ATTEMPT = """INSERT INTO attempt (task_seq, number, container_id, status, started_at, ended_at, failure)
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
 END_ATTEMPT = "UPDATE attempt SET status = ?, ended_at = ?, failure = ? WHERE task_seq = ? AND number = ?"
-DROP_ATTEMPT = "DELETE FROM attempt WHERE task_seq = ? AND number = ?"
 ATTEMPTS = """SELECT task.id, attempt.number, attempt.container_id, attempt.status, attempt.started_at,
     attempt.ended_at, attempt.failure FROM attempt JOIN task ON task.seq = attempt.task_seq
     WHERE task.id = ? ORDER BY attempt.number"""
@@ -115,10 +114,8 @@ INSERT_CONTAINER = f"INSERT INTO container ({_CONTAINER}) VALUES (?, ?, ?, ?, ?,
 UPDATE_CONTAINER = """UPDATE container SET workspace_id = ?, deployment_id = ?, agent_id = ?, status = ?,
     token_hash = ?, created_at = ?, lease_until = ?, started_at = ?, ended_at = ?, reason = ?, limits = ?
     WHERE id = ?"""
-RENEW_LEASE = "UPDATE container SET lease_until = ? WHERE id = ?"
 CONTAINER = f"SELECT {_CONTAINER} FROM container WHERE id = ?"
 CONTAINER_BY_TOKEN = f"SELECT {_CONTAINER} FROM container WHERE token_hash = ?"
-CONTAINERS_WITH = f"SELECT {_CONTAINER} FROM container WHERE status = ? ORDER BY created_at, id"
 LIVE_CONTAINERS = f"""SELECT {_CONTAINER} FROM container WHERE status IN ('STARTING', 'RUNNING', 'STOPPING')
     ORDER BY created_at, id"""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from treadle.model.container import Container, ContainerStatus, Token, Workspace
+from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image
 from treadle.model.errors import Conflict, TreadleError
 from treadle.model.task import Attempt, Change, Delivery, NewTask, Output, Task, TaskStatus
@@ -176,14 +176,8 @@ class SqliteStore(SqliteReader):
         row = rows.of_container(container)
         self._write(sql.UPDATE_CONTAINER, [(*row[1:], container.id)])
 
-    def renew_leases(self, container_ids: Sequence[str], lease_until: float) -> None:
-        self._write(sql.RENEW_LEASE, [(lease_until, container_id) for container_id in container_ids])
-
     def live_containers(self) -> list[Container]:
         return self._all(rows.to_container, sql.LIVE_CONTAINERS)
-
-    def containers_with(self, status: ContainerStatus) -> list[Container]:
-        return self._all(rows.to_container, sql.CONTAINERS_WITH, status)
 
     # outputs, deliveries
 
@@ -219,13 +213,11 @@ class _AlsoWritten:
         self.touched: set[int] = set()
         self.begun: list[rows.Row] = []
         self.ended: list[rows.Row] = []
-        self.dropped: list[rows.Row] = []
         self.results: list[rows.Row] = []
         self.deliveries: list[rows.Row] = []
         self.groups = (
             (sql.INSERT_ATTEMPT, self.begun),
             (sql.END_ATTEMPT, self.ended),
-            (sql.DROP_ATTEMPT, self.dropped),
             (sql.PUT_RESULT, self.results),
             (sql.INSERT_DELIVERY, self.deliveries),
         )
@@ -233,16 +225,14 @@ class _AlsoWritten:
     def add(self, change: Change, seq: int) -> None:
         self.touched.add(seq)
         if change.attempt is not None:
-            self._add_attempt(change.attempt, change.drop_attempt, seq)
+            self._add_attempt(change.attempt, seq)
         if change.result is not None:
             self.results.append((seq, change.result))
         if change.notify and change.task.callback_url:
             self.deliveries.append(rows.first_delivery(change.task, change.task.callback_url))
 
-    def _add_attempt(self, attempt: Attempt, dropped: bool, seq: int) -> None:
-        if dropped:
-            self.dropped.append((seq, attempt.number))
-        elif attempt.status is TaskStatus.RUNNING:
+    def _add_attempt(self, attempt: Attempt, seq: int) -> None:
+        if attempt.status is TaskStatus.RUNNING:
             self.begun.append(rows.of_attempt(attempt, seq))
         else:
             self.ended.append(rows.of_attempt_end(attempt, seq))
