@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import msgspec
 import typer
 
 from treadle.cli.load import FORM, find_queue
 from treadle.cli.output import Json, console_for, print_json
 from treadle.model.api import Deployed
-
-if TYPE_CHECKING:  # loaded when a queue is deployed, not for every command
-    from treadle.sdk.prepare import Prepared
 
 
 def deploy(
@@ -28,21 +24,13 @@ def deploy(
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         queue = find_queue(target)
     prepared = queue.deploy_with(console, name)
-    deployed = msgspec.structs.replace(prepared.deployed, invoke_url=_invoke_url(prepared))
+    deployed = prepared.deployed
     if as_json:
         print_json(deployed)
         return
     console.step(f"Deployed {deployed.deployment_name} v{deployed.version}")
     console.step("Invocation details")
     console.say(_curl(deployed, prepared.settings.token))
-
-
-def _invoke_url(prepared: Prepared) -> str:
-    """Where to POST: the public URL when no token is needed."""
-    deployed = prepared.deployed
-    if deployed.authorized:
-        return deployed.invoke_url
-    return f"{prepared.client.url}/taskqueue/public/{deployed.stub_id}"
 
 
 def _curl(deployed: Deployed, token: str) -> str:
