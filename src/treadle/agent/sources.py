@@ -103,6 +103,8 @@ def _write(packed: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path, left: 
         place.mkdir(parents=True, exist_ok=True)
         return left
     place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        raise InvalidInput(f"The source holds {member.filename!r} twice.", _RESEND)
     with packed.open(member) as source, place.open("xb") as file:
         while block := source.read(BLOCK):
             left -= len(block)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Protocol
 
@@ -78,11 +77,12 @@ class Cgroup:
             return []
 
     def close(self) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                self._path.rmdir()
-            except OSError:
-                return False
+        try:
+            self._path.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
         return True
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 MARK = "CONTAINER_ID"  # the variable that every process of a container inherits
 
