@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
 
 from treadle.model.wire import AttemptRef, Cancel, Finished, LoadFailed, Ready
 
-from .link_server import Link, wait_until
+from .link_server import wait_until
 from .running import Runner, gone
+
+T = TypeVar("T")
 
 DYING = """
     import ctypes, os, signal
@@ -233,8 +236,8 @@ def memory_group(tmp_path: Path) -> Iterator[Path]:
     group.rmdir()
 
 
-def limited(runner: Runner, group: Path, source: str) -> Link:
-    return runner.start(
+def limited(start: Callable[..., T], group: Path, source: str) -> T:
+    return start(
         source,
         procs_files=[str(group / "cgroup.procs")],
         oom_file=str(group / "memory.oom_control"),
@@ -259,7 +262,7 @@ HOG = """
 
 def test_an_out_of_memory_kill_is_told_with_its_evidence(memory_group: Path, runner: Runner) -> None:
     """The child over the limit is killed, the report holds counter, peak and limit, and the runner lives on."""
-    link = limited(runner, memory_group, HOG)
+    link = limited(runner.start, memory_group, HOG)
     died = link.run("t1", "hog").died
     assert died is not None
     assert (died.status, died.oom_kills, died.limit) == (-signal.SIGKILL, 1, 64 * 2**20)
@@ -270,13 +273,21 @@ def test_an_out_of_memory_kill_is_told_with_its_evidence(memory_group: Path, run
 
 def test_a_kill_is_not_taken_for_out_of_memory(memory_group: Path, runner: Runner) -> None:
     """An out-of-memory kill of a tool that the handler ran is not charged to a later, other kill."""
-    link = limited(runner, memory_group, HOG)
+    link = limited(runner.start, memory_group, HOG)
     raised = link.run("t1", "tool").raised
     assert raised is not None
     assert raised.type == "CalledProcessError"
     died = link.run("t2", "kill").died
     assert died is not None
     assert (died.status, died.oom_kills) == (-signal.SIGKILL, 0)
+
+
+def test_a_handler_too_large_to_load_is_told_as_out_of_memory(memory_group: Path, runner: Runner) -> None:
+    """A module that takes more memory at import than the limit fails the load, and the reason says so."""
+    limited(runner.launch, memory_group, "WEIGHTS = bytearray(200 * 2**20)")
+    failed = runner.server.accept().next(LoadFailed)
+    assert failed.reason.endswith("the last time by: out of memory at 64 MiB; raise memory=")
+    assert runner.wait() == 2
 
 
 def test_limits_that_cannot_be_entered_keep_the_runner_from_working(runner: Runner, tmp_path: Path) -> None:

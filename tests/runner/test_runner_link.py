@@ -137,13 +137,13 @@ def test_a_link_closed_as_unwanted_ends_the_runner(runner: Runner) -> None:
 
 
 def test_kill_of_the_parent_leaves_no_process(runner: Runner) -> None:
-    """After `kill -9` of the runner its template, children and their tools are gone."""
+    """After `kill -9` of the runner its template, children and their tools are gone, even those in other groups."""
     link = runner.start(
         """
         import subprocess, time
 
         def handler():
-            subprocess.Popen(["sleep", "600"])
+            subprocess.Popen(["sleep", "600"], start_new_session=True)
             time.sleep(600)
     """,
         config={"workers": 2},

@@ -206,3 +206,21 @@ def test_a_large_payload_and_result_pass(runner: Runner) -> None:
     """Megabytes go through the link and the child's socket in both directions."""
     text = "ä" * 3_000_000
     assert runner.start(ECHO).value("t1", text) == text
+
+
+def test_a_function_decorated_by_the_sdk_runs(runner: Runner) -> None:
+    """The object that `@task_queue` makes is called by its function, with its `on_start` and `retry_for`."""
+    link = runner.start("""
+        from treadle import task_queue
+
+        def start():
+            return 40
+
+        @task_queue(on_start=start, retry_for=[LookupError])
+        def handler(n, context):
+            return context.on_start_value + [2][n]
+    """)
+    assert link.value("t1", 0) == 42
+    raised = link.run("t2", 1).raised
+    assert raised is not None
+    assert (raised.type, raised.retryable) == ("IndexError", True)

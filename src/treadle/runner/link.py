@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from treadle.model.wire import (
     BEAT_SECONDS,
@@ -78,7 +78,7 @@ class Link:
             except InvalidStatus as exc:
                 if exc.response.status_code in UNWANTED_STATUS:
                     return End.UNWANTED
-            except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, ConnectionClosed):
+            except (OSError, InvalidHandshake, ConnectionClosed):
                 pass
             else:
                 began = loop.time()

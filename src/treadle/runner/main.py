@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 from treadle.model.wire import RunSpec
-from treadle.runner import template
 
 TEMPLATE_END_SECONDS = 2.0
 
@@ -36,9 +35,11 @@ def _run(spec: RunSpec) -> int:
     pid = os.fork()  # first thing: no thread, no event loop and no network library is in memory yet
     if pid == 0:
         ours.close()
+        from treadle.runner import template  # noqa: PLC0415 -- each process loads its own part alone, both at once
+
         template.run(spec, theirs)
     theirs.close()
-    from treadle.runner import parent  # noqa: PLC0415 -- only now, so that template and children stay small
+    from treadle.runner import parent  # noqa: PLC0415 -- and so template and children stay small
 
     try:
         return parent.run(spec, ours)

@@ -31,7 +31,8 @@ from treadle.runner.frames import FromChild
 from treadle.runner.link import End, Link
 from treadle.runner.pool import Child, Fate, Pool
 
-DONE, FAILED, CANNOT_LOAD, ORPHANED = 0, 1, 2, 5  # exit codes; 2 and 5 as in Beam
+# Exit codes, 2 and 5 as in Beam: ended as asked, lost its template, cannot load the handler, no server answers.
+DONE, FAILED, CANNOT_LOAD, ORPHANED = 0, 1, 2, 5
 TERM_GRACE = 10.0
 SETTLE_SECONDS = 5.0
 MAX_DEATHS = 3  # in a row, of children that had no task

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -16,6 +15,8 @@ OOM_SCORE = 500
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 -- the parent, which is started in a hurry, has no use for it
+
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
@@ -42,3 +43,12 @@ def kill_group(pid: int) -> None:
     for kill in (os.kill, os.killpg):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
+
+
+def children() -> list[int]:
+    """The pids of this process's children, with zombies and adopted orphans; empty where the kernel has no list."""
+    pid = os.getpid()
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

@@ -157,10 +157,13 @@ class Template:
                 self._tell(Gone(number, os.waitstatus_to_exitcode(status)))
 
     def _end_children(self) -> None:
-        for pid in self._numbers:
-            process.kill_group(pid)
-        for pid in self._numbers:
-            os.waitpid(pid, 0)
+        """Kill and reap the children, then the orphans that come to this process by that, until nothing is left."""
+        while pids := process.children() or list(self._numbers):
+            for pid in pids:
+                process.kill_group(pid)
+            for pid in pids:
+                os.waitpid(pid, 0)
+                self._numbers.pop(pid, None)
 
     def _tell(self, message: FromTemplate) -> None:
         self._sock.sendall(pack(message))
