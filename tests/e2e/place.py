@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx2
+import notes
 import psutil
 
 FINAL = {"COMPLETE", "FAILED", "CANCELLED", "TIMEOUT", "EXPIRED"}
@@ -31,6 +32,14 @@ def until(ready: Callable[[], Any], seconds: float = 20.0, what: str = "it") -> 
             raise AssertionError(f"{what} did not happen within {seconds} s")
         threading.Event().wait(0.02)
     return value
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process lives; one that only its parent has not buried yet does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Place:
@@ -52,15 +61,19 @@ class Place:
 
     # server
 
-    def up(self, *flags: str, port: int = 0) -> Place:
-        """Start `treadle up` in the foreground of a process of its own and wait for /health."""
+    def up(self, *flags: str, port: int | None = 0, env: dict[str, str] | None = None) -> Place:
+        """Start `treadle up` in the foreground of a process of its own and wait until it says where it is.
+
+        The port is a free one, or as configured when it is None.
+        """
+        listen = [] if port is None else ["--port", str(port)]
         with self.log.open("a") as out:
             self.process = subprocess.Popen(
-                [*TREADLE, "up", "--port", str(port), *flags],
-                env=self.environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True,
+                [*TREADLE, "up", *listen, *flags],
+                env=self.environ | (env or {}), stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True,
             )  # fmt: skip
         pid = self.process.pid
-        until(lambda: self._announced(pid) or self.process and self.process.poll() is not None, what="start")
+        until(lambda: self._announced(pid) or (self.process and self.process.poll() is not None), what="start")
         assert self.process.poll() is None, self.log.read_text()
         return self
 
@@ -137,6 +150,10 @@ class Place:
         assert done.returncode == 0, done.stdout + done.stderr
         return dict(json.loads(done.stdout))
 
+    def share_notes(self) -> None:
+        """Put `notes.py` beside the user code, so that handlers can import it."""
+        self.app(Path(notes.__file__).read_text(), "notes.py")
+
     # HTTP
 
     def request(self, method: str, path: str, *, token: str | None = None, **kwargs: Any) -> httpx2.Response:
@@ -183,9 +200,9 @@ class Got(NamedTuple):
 
 
 class Receiver:
-    """A webhook receiver on a free port of loopback. `statuses` are answered in order, then 200."""
+    """A webhook receiver on loopback, on a free port or the one given. `statuses` are answered in order, then 200."""
 
-    def __init__(self, statuses: list[int] | None = None) -> None:
+    def __init__(self, statuses: list[int] | None = None, port: int = 0) -> None:
         self.got: queue.Queue[Got] = queue.Queue()
         self.statuses = list(statuses or [])
         outer = self
@@ -201,7 +218,7 @@ class Receiver:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
