@@ -76,7 +76,13 @@ class Queue:
                 rows.append(self._new(request, now))
             answers.append(refused or request.task_id)
         self._store.insert_tasks(rows)
+        self._dispatch_passed_over(now, rows)
         return answers
+
+    def _dispatch_passed_over(self, now: float, rows: Sequence[NewTask]) -> None:
+        """New tasks waited in line though a child is free: those ahead of them may all be delayed."""
+        waiting = dict.fromkeys(new.task.deployment_id for new in rows if new.attempt is None)
+        self.dispatch(now, [d for d in waiting if self._hints.slots.free(d)])
 
     def _refusal(self, deployment: Deployment) -> TreadleError | None:
         if not deployment.active:
