@@ -136,6 +136,13 @@ def test_rules_mean_what_they_mean_to_git(top: list[str], nested: list[str]) -> 
         assert _names(root) == sorted(listing.stdout.decode().split())
 
 
+def test_a_rule_that_is_none_is_named(tmp_path: Path) -> None:
+    """A line that git could not understand either is told with its folder."""
+    _fill(tmp_path, {"a/.gitignore": "ok\nbroken\\\n"})
+    with pytest.raises(InvalidInput, match=r"/a cannot be understood: .*broken"):
+        _pack(tmp_path)
+
+
 def test_the_servers_own_folder_is_left_out(tmp_path: Path) -> None:
     """A data folder inside the working directory (with its token) is never packed."""
     _fill(tmp_path, {"app.py": "", "state/credentials.toml": "token"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -124,8 +125,14 @@ def _rules_of(folder: Path, names: Sequence[str]) -> Iterator[tuple[Path, GitIgn
         file = folder / name
         if file.is_file():
             lines += file.read_text(errors="replace").splitlines()
-    if lines:
-        yield folder, GitIgnoreSpec.from_lines(lines)
+    # to pathspec `a/**` matches the folder itself, to git only what is in it: `a/**/*` says that to both
+    lines = [re.sub(r"/\*\*\s*$", "/**/*", line) for line in lines]
+    try:
+        if lines:
+            yield folder, GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        advice = "Correct or remove that line."
+        raise InvalidInput(f"An ignore file in {folder} cannot be understood: {error}.", advice) from error
 
 
 def _ignored(path: Path, rules: Rules, *, is_dir: bool) -> bool:

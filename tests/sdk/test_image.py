@@ -1,0 +1,103 @@
+"""Image: what the user declares, checked as it is declared, becomes the spec that is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from treadle.model.deployment import ImageSpec
+from treadle.model.errors import InvalidOption
+from treadle.sdk.image import Image
+from treadle.sdk.options import PythonVersion
+
+
+def test_an_image_without_options_is_the_default() -> None:
+    """`Image()` is any Python 3 without packages."""
+    assert Image().spec == ImageSpec()
+
+
+def test_every_option_reaches_the_spec() -> None:
+    """Constructor parameters are Beam's."""
+    image = Image("python3.12", ["numpy", "pillow>=12"], ["echo hi"], "docker.io/python:3.12", {"A": "b=c"})
+    assert image.spec == ImageSpec(
+        python_version="python3.12",
+        python_packages=("numpy", "pillow>=12"),
+        commands=("echo hi",),
+        env_vars={"A": "b=c"},
+        base_image="docker.io/python:3.12",
+    )
+
+
+def test_methods_add_in_order_and_chain() -> None:
+    """Packages and commands keep the order in which they were given."""
+    image = (
+        Image(python_packages=["a"])
+        .add_python_version(PythonVersion.Python311)
+        .add_python_packages(["b", "a"])
+        .add_commands(["one"])
+        .add_commands(["two"])
+        .with_envs("KEY=value")
+        .with_envs(["OTHER=x"])
+    )
+    assert image.spec == ImageSpec(
+        python_version="python3.11",
+        python_packages=("a", "b", "a"),
+        commands=("one", "two"),
+        env_vars={"KEY": "value", "OTHER": "x"},
+    )
+
+
+def test_clear_drops_earlier_variables() -> None:
+    """`with_envs(…, clear=True)` starts over."""
+    assert Image(env_vars={"A": "1"}).with_envs({"B": "2"}, clear=True).spec.env_vars == {"B": "2"}
+
+
+def test_packages_come_from_a_requirements_file(tmp_path: Path) -> None:
+    """Comments and empty lines are not packages."""
+    file = tmp_path / "requirements.txt"
+    file.write_text("# ours\nnumpy==2.0  # fast\n\n  pillow\nx @ https://host/x.whl#sha256=1\n")
+    expected = ("numpy==2.0", "pillow", "x @ https://host/x.whl#sha256=1")
+    assert Image(python_packages=str(file)).spec.python_packages == expected
+    assert Image().add_python_packages(file).spec.python_packages == expected
+
+
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    """A path that leads to nothing is an error where it is written."""
+    with pytest.raises(FileNotFoundError, match=r"missing\.txt.*list"):
+        Image(python_packages=str(tmp_path / "missing.txt"))
+    with pytest.raises(FileNotFoundError, match="Dockerfile"):
+        Image.from_dockerfile(tmp_path / "Dockerfile")
+
+
+def test_registry_and_dockerfile_are_the_base(tmp_path: Path) -> None:
+    """Both are recorded, so that a machine that cannot use them can say so."""
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM python")
+    assert Image.from_registry("docker.io/python").spec.base_image == "docker.io/python"
+    assert Image.from_dockerfile(file).spec.base_image == f"dockerfile:{file}"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"python_version": "2.7"}, "python3.N"),
+        ({"python_version": 3.12}, "a string"),
+        ({"python_packages": ["-r other.txt"]}, "requirement specifiers"),
+        ({"python_packages": [""]}, "requirement specifiers"),
+        ({"python_packages": [1]}, "a list of strings"),
+        ({"commands": "echo"}, "a list of strings"),
+        ({"env_vars": "KEY"}, '"KEY=value"'),
+        ({"env_vars": "=value"}, '"KEY=value"'),
+        ({"env_vars": "KEY="}, '"KEY=value"'),
+        ({"env_vars": ["A=b=c"]}, '"KEY=value"'),
+        ({"env_vars": {"A": 1}}, "a string"),
+        ({"base_image": 5}, "a string"),
+    ],
+)
+def test_a_wrong_value_says_what_is_allowed(options: dict[str, Any], said: str) -> None:
+    """Errors come from the line that holds the value, and are ValueErrors as in Beam."""
+    with pytest.raises(InvalidOption, match=said) as caught:
+        Image(**options)
+    assert isinstance(caught.value, ValueError)
