@@ -27,14 +27,21 @@ S = ContainerStatus
 
 
 class Connected(msgspec.Struct, frozen=True):
-    """A runner has opened its link."""
+    """A runner has opened a link, which has a number that no other has."""
 
     hello: Hello
+    link: int
 
 
 class Freed(msgspec.Struct, frozen=True):
     container_id: str
     ready: Ready
+    link: int
+
+
+class Disconnected(msgspec.Struct, frozen=True):
+    container_id: str
+    link: int
 
 
 class Gone(msgspec.Struct, frozen=True):
@@ -124,10 +131,11 @@ class Fleet:
             self._outbox.add(ScaleDue())
         return [None] * len(requests)
 
-    def agent_gone(self, _now: float, requests: Sequence[str]) -> list[None]:
-        """Its link is closed; its containers go on and keep their leases."""
-        for agent_id in requests:
-            self._agents.pop(agent_id, None)
+    def agent_gone(self, _now: float, requests: Sequence[AgentHello]) -> list[None]:
+        """The link that began with this hello is closed; its containers go on and keep their leases."""
+        for hello in requests:
+            if self._agents.get(hello.agent_id) is hello:  # else it is back already
+                del self._agents[hello.agent_id]
         return [None] * len(requests)
 
     def agents(self) -> list[AgentHello]:
@@ -153,9 +161,9 @@ class Fleet:
 
     def connect(self, now: float, requests: Sequence[Connected]) -> list[NotFound | None]:
         """A runner is (again) connected; refused when its container is not wanted any more."""
-        return [self._connect(request.hello, now) for request in requests]
+        return [self._connect(request.hello, request.link, now) for request in requests]
 
-    def _connect(self, hello: Hello, now: float) -> NotFound | None:
+    def _connect(self, hello: Hello, link: int, now: float) -> NotFound | None:
         container = self.live.get(hello.container_id)
         if container is None:
             return NotFound(f"container {hello.container_id} is not wanted any more.")
@@ -171,7 +179,7 @@ class Fleet:
                 container, status=S.RUNNING, started_at=started, lease_until=now + LEASE_SECONDS, limits=limits
             )
         )
-        self._hints.slots.attach(container.id, container.deployment_id, hello.free - missing, now)
+        self._hints.slots.attach(container.id, container.deployment_id, hello.free - missing, link, now)
         if hello.free:
             self._loaded(container.id)
         self._queue.dispatch(now, [container.deployment_id])
@@ -181,7 +189,7 @@ class Fleet:
         """Children have been loaded and are free."""
         for request in requests:
             self._loaded(request.container_id)
-            self._hints.slots.give(request.container_id, request.ready.free, now)
+            self._hints.slots.give(request.container_id, request.ready.free, request.link, now)
         homes = [home for r in requests if (home := self._hints.slots.home(r.container_id)) is not None]
         self._queue.dispatch(now, homes)
         return [None] * len(requests)
@@ -199,10 +207,10 @@ class Fleet:
             self._save(msgspec.structs.replace(self.live[container_id], lease_until=now + LEASE_SECONDS))
         return [None] * len(requests)
 
-    def disconnected(self, _now: float, requests: Sequence[str]) -> list[None]:
+    def disconnected(self, _now: float, requests: Sequence[Disconnected]) -> list[None]:
         """A link is closed: no more work for that container until it calls again. Its lease runs on."""
-        for container_id in requests:
-            self._hints.slots.detach(container_id)
+        for request in requests:
+            self._hints.slots.unlink(request.container_id, request.link)
         return [None] * len(requests)
 
     def gone(self, now: float, requests: Sequence[Gone]) -> list[None]:

@@ -35,31 +35,67 @@ class Counts:
         if count:
             table[deployment_id] = table.get(deployment_id, 0) + count
 
-    def forget_due(self, deployment_id: str) -> None:
-        due = self.next_due.pop(deployment_id)
-        self._journal.note(lambda: self.next_due.__setitem__(deployment_id, due))
+    def set_due(self, deployment_id: str, due: float | None) -> None:
+        """When the next waiting task of a deployment may run; None when nobody need look before something happens."""
+        before = self.next_due.get(deployment_id)
+        self._put_due(deployment_id, due)
+        self._journal.note(lambda: self._put_due(deployment_id, before))
+
+    def _put_due(self, deployment_id: str, due: float | None) -> None:
+        if due is None:
+            self.next_due.pop(deployment_id, None)
+        else:
+            self.next_due[deployment_id] = due
 
     def unfinished(self, deployment_id: str) -> int:
         return self.waiting.get(deployment_id, 0) + self.running.get(deployment_id, 0)
 
 
 class Slots:
-    """Free children of the connected containers. A container that is not attached gets no work."""
+    """Free children of the connected containers. A container that is not attached gets no work.
+
+    Each connection of a runner has a number of its own, its link. What an earlier link still has to say about free
+    children counts no more: the new one has told how many there are. Attaching and the end of a link are facts, which
+    no rollback undoes; all else is journalled.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._free: dict[str, dict[str, int]] = {}  # deployment -> container -> free children, only where > 0
         self._home: dict[str, str] = {}  # attached container -> its deployment
+        self._link: dict[str, int] = {}  # connected container -> its link
         self.idle_since: dict[str, float] = {}  # attached container -> when its last task ended
 
-    def attach(self, container_id: str, deployment_id: str, free: int, now: float) -> None:
-        self.detach(container_id)
+    def attach(self, container_id: str, deployment_id: str, free: int, link: int, now: float) -> None:
+        self._drop(container_id)
+        self._link[container_id] = link
         self._home[container_id] = deployment_id
         self.idle_since[container_id] = now
-        self.give(container_id, free, now)
+        self.give(container_id, free, link, now)
+
+    def unlink(self, container_id: str, link: int) -> None:
+        """This connection is closed."""
+        if self._link.get(container_id) == link:
+            del self._link[container_id]
+            self._drop(container_id)
 
     def detach(self, container_id: str) -> None:
-        """Nothing is claimed for this container any more. Not journalled: a link is gone or it is not."""
+        """Nothing is claimed for this container any more, though its link may be open."""
+        deployment_id, link = self._home.get(container_id), self._link.get(container_id)
+        if deployment_id is None or link is None:
+            return
+        free = self._free.get(deployment_id, {}).get(container_id, 0)
+        since = self.idle_since[container_id]
+        self._drop(container_id)
+        self._journal.note(lambda: self._put_back(container_id, deployment_id, free, link, since))
+
+    def _put_back(self, container_id: str, deployment_id: str, free: int, link: int, since: float) -> None:
+        if self._link.get(container_id) == link:
+            self._home[container_id] = deployment_id
+            self.idle_since[container_id] = since
+            self._change(deployment_id, container_id, link, free)
+
+    def _drop(self, container_id: str) -> None:
         deployment_id = self._home.pop(container_id, None)
         self.idle_since.pop(container_id, None)
         if deployment_id is not None:
@@ -69,14 +105,14 @@ class Slots:
         """The deployment of an attached container."""
         return self._home.get(container_id)
 
-    def give(self, container_id: str, count: int, now: float) -> None:
-        """`count` more children of an attached container are free."""
+    def give(self, container_id: str, count: int, link: int, now: float) -> None:
+        """`count` more children of an attached container are free, says this link."""
         deployment_id = self._home.get(container_id)
-        if deployment_id is None or count <= 0:
+        if deployment_id is None or count <= 0 or self._link.get(container_id) != link:
             return
-        self._change(deployment_id, container_id, count)
+        self._change(deployment_id, container_id, link, count)
         self.idle_since[container_id] = now
-        self._journal.note(lambda: self._change(deployment_id, container_id, -count))
+        self._journal.note(lambda: self._change(deployment_id, container_id, link, -count))
 
     def take(self, deployment_id: str) -> str | None:
         """Take one free child of the deployment; the id of its container, or None."""
@@ -84,13 +120,14 @@ class Slots:
         if not free:
             return None
         container_id = next(iter(free))
-        self._change(deployment_id, container_id, -1)
-        self._journal.note(lambda: self._change(deployment_id, container_id, 1))
+        link = self._link[container_id]
+        self._change(deployment_id, container_id, link, -1)
+        self._journal.note(lambda: self._change(deployment_id, container_id, link, 1))
         return container_id
 
-    def _change(self, deployment_id: str, container_id: str, count: int) -> None:
-        if self._home.get(container_id) != deployment_id:
-            return  # detached since
+    def _change(self, deployment_id: str, container_id: str, link: int, count: int) -> None:
+        if self._home.get(container_id) != deployment_id or self._link.get(container_id) != link:
+            return  # detached since, or connected anew
         free = self._free.setdefault(deployment_id, {})
         left = free.get(container_id, 0) + count
         if left > 0:
@@ -100,6 +137,10 @@ class Slots:
 
     def free(self, deployment_id: str) -> int:
         return sum(self._free.get(deployment_id, {}).values())
+
+    def free_in(self, container_id: str) -> int:
+        """Free children of one container."""
+        return self._free.get(self._home.get(container_id, ""), {}).get(container_id, 0)
 
 
 class Journal:

@@ -29,10 +29,11 @@ class Submit(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A runner says how an attempt ended."""
+    """A runner says over a link how an attempt ended."""
 
     container_id: str
     finished: Finished
+    link: int
 
 
 class CancelTasks(msgspec.Struct, frozen=True):
@@ -155,11 +156,7 @@ class Queue:
             self._note_next_due(deployment_id)
 
     def _note_next_due(self, deployment_id: str) -> None:
-        due = self._store.next_due(deployment_id)
-        if due is None:
-            self._hints.counts.next_due.pop(deployment_id, None)
-        else:
-            self._hints.counts.next_due[deployment_id] = due
+        self._hints.counts.set_due(deployment_id, self._store.next_due(deployment_id))
 
     def due(self, now: float) -> bool:
         """Whether a delayed task may run now: asked from outside to decide whether `wake` is worth a transaction."""
@@ -169,7 +166,7 @@ class Queue:
         """Claim delayed tasks whose time has come."""
         due = [d for d, at in self._hints.counts.next_due.items() if at <= now]
         for deployment_id in due:
-            self._hints.counts.forget_due(deployment_id)
+            self._hints.counts.set_due(deployment_id, None)
         self.dispatch(now, due)
         return [None] * len(requests)
 
@@ -183,7 +180,7 @@ class Queue:
         for report in requests:
             settled.setdefault(report.container_id, []).append(report.finished.ref)
             if report.finished.free:
-                self._hints.slots.give(report.container_id, 1, now)
+                self._hints.slots.give(report.container_id, 1, report.link, now)
         for container_id, refs in settled.items():
             self._outbox.add(ToRunner(container_id, Settled(refs)))
         homes = [home for c in settled if (home := self._hints.slots.home(c)) is not None]
@@ -233,7 +230,7 @@ class Queue:
         retrying = task.status is TaskStatus.RETRY
         counts.move(task.deployment_id, running=-was_running, waiting=retrying - (not was_running))
         if retrying and task.due > now:
-            counts.next_due[task.deployment_id] = min(task.due, counts.next_due.get(task.deployment_id, task.due))
+            counts.set_due(task.deployment_id, min(task.due, counts.next_due.get(task.deployment_id, task.due)))
 
     # cancel, expire, lose
 

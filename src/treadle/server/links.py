@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from itertools import count
 from typing import Any
 
 import msgspec
 import structlog
 
-from treadle.engine.fleet import Connected, Freed, Gone
+from treadle.engine.fleet import Connected, Disconnected, Freed, Gone
 from treadle.engine.queue import Report
 from treadle.model.container import Container
 from treadle.model.errors import Forbidden, TreadleError
@@ -40,9 +41,12 @@ log = structlog.get_logger("treadle.links")
 
 
 class Socket:
-    """One accepted WebSocket: messages queued by `send` leave together in one frame."""
+    """One accepted WebSocket: messages queued by `send` leave together in one frame. `number` is its own alone."""
+
+    _numbers = count(1)
 
     def __init__(self, send: Send) -> None:
+        self.number = next(self._numbers)
         self._send = send
         self._queued: list[Any] = []
         self._wake = asyncio.Event()
@@ -99,27 +103,27 @@ class Links:
             if first[0].protocol != PROTOCOL or first[0].container_id != container.id:
                 return "wrong protocol or container"
             runners[container.id] = socket
-            await self._bridge.ask(fleet.connect, Connected(first[0]))
-            self._from_runner(container.id, first[1:])
+            await self._bridge.ask(fleet.connect, Connected(first[0], socket.number))
+            self._from_runner(container.id, socket.number, first[1:])
             while (frame := await _frame(receive)) is not None:
-                self._from_runner(container.id, decode_from_runner(frame))
+                self._from_runner(container.id, socket.number, decode_from_runner(frame))
         except (msgspec.MsgspecError, TreadleError) as error:
             log.warning("runner refused", container=container.id, error=str(error))
             return str(error)
         finally:
             if runners.get(container.id) is socket:
                 del runners[container.id]
-                self._bridge.tell(fleet.disconnected, container.id)
+                self._bridge.tell(fleet.disconnected, Disconnected(container.id, socket.number))
         return ""
 
-    def _from_runner(self, container_id: str, messages: list[RunnerToServer]) -> None:
+    def _from_runner(self, container_id: str, link: int, messages: list[RunnerToServer]) -> None:
         engine, tell = self._bridge.engine, self._bridge.tell
         for message in messages:
             match message:
                 case Finished():
-                    tell(engine.queue.finish, Report(container_id, message))
+                    tell(engine.queue.finish, Report(container_id, message, link))
                 case Ready():
-                    tell(engine.fleet.freed, Freed(container_id, message))
+                    tell(engine.fleet.freed, Freed(container_id, message, link))
                 case Beat():
                     tell(engine.fleet.beat, container_id)
                 case LoadFailed(reason, traceback):
@@ -141,27 +145,27 @@ class Links:
         await self._pumped(socket, self._talk_to_agent(socket, receive), send)
 
     async def _talk_to_agent(self, socket: Socket, receive: Receive) -> str:
-        agent_id = ""
+        hello: AgentHello | None = None
         fleet, agents = self._bridge.engine.fleet, self._bridge.agents
         try:
             first = decode_from_agent(await _frame(receive) or b"\x90")
             if not first or not isinstance(first[0], AgentHello) or first[0].protocol != PROTOCOL:
                 return "the first message must be agent_hello of this protocol"
-            agent_id = first[0].agent_id
-            agents[agent_id] = socket
-            await self._bridge.ask(fleet.agent_connected, first[0])
+            hello = first[0]
+            agents[hello.agent_id] = socket
+            await self._bridge.ask(fleet.agent_connected, hello)
             self._bridge.agent_came.set()
             self._from_agent(first[1:])
             while (frame := await _frame(receive)) is not None:
                 self._from_agent(decode_from_agent(frame))
         except msgspec.MsgspecError as error:
-            log.warning("agent refused", agent=agent_id, error=str(error))
+            log.warning("agent refused", agent=hello and hello.agent_id, error=str(error))
             return str(error)
         finally:
-            if agents.get(agent_id) is socket:
-                del agents[agent_id]
-                self._bridge.tell(fleet.agent_gone, agent_id)
-                self._builds.agent_gone(agent_id)
+            if hello is not None and agents.get(hello.agent_id) is socket:
+                del agents[hello.agent_id]
+                self._bridge.tell(fleet.agent_gone, hello)
+                self._builds.agent_gone(hello.agent_id)
                 if not agents:
                     self._bridge.agent_came.clear()
         return ""
@@ -187,5 +191,3 @@ async def _frame(receive: Receive) -> bytes | None:
         if data is not None:
             return bytes(data)
         raise msgspec.DecodeError("text frames are not part of the protocol")
-
-
