@@ -285,8 +285,8 @@ class Fleet:
                 self._stop(self.live[container_id], IDLE_GRACE, "idle", now)
 
     def of(self, deployment_id: str) -> list[Container]:
-        """Live containers of a deployment."""
-        return [c for c in self.live.values() if c.deployment_id == deployment_id]
+        """Live containers of a deployment; may be asked from any thread."""
+        return [c for c in list(self.live.values()) if c.deployment_id == deployment_id]
 
     def _idle_since(self, container: Container) -> float | None:
         since = self._hints.slots.idle_since.get(container.id)
