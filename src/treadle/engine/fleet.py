@@ -97,12 +97,14 @@ class Fleet:
         self._tokens: dict[str, str] = {}  # of containers that were not started yet
         self.live: dict[str, Container] = {}  # the rows that are not STOPPED
         self.trouble: dict[str, Trouble] = {}
-        self._standing: dict[tuple[int, str], str] = {}  # the newest version of each name
+        self._standing: dict[tuple[int, str], Deployment] = {}  # the newest version of each name
+        self._proven: set[str] = set()  # containers in which a child could load the handler
         self._draining = False
 
     def restore(self, now: float, workspace_id: int) -> None:
         """After a start of the server: every container gets one lease to come back."""
         for container in self._store.live_containers():
+            self._proven.add(container.id)  # what ended while nobody looked is no failed start
             self._save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
         self.watch(now, list(reversed(self._store.deployments(workspace_id))))
 
@@ -180,7 +182,7 @@ class Fleet:
             )
         )
         self._hints.slots.attach(container.id, container.deployment_id, hello.free - missing, link, now)
-        if hello.free:
+        if hello.free or hello.held:
             self._loaded(container.id)
         self._queue.dispatch(now, [container.deployment_id])
         return None
@@ -198,6 +200,7 @@ class Fleet:
         """A child could load the handler: whatever kept containers from starting is over."""
         home = self._hints.slots.home(container_id)
         if home is not None:
+            self._proven.add(container_id)
             self.trouble.pop(home, None)
 
     def beat(self, now: float, requests: Sequence[str]) -> list[None]:
@@ -218,8 +221,13 @@ class Fleet:
         for request in requests:
             container = self.live.get(request.container_id)
             if container is not None:
-                self._end(container, request, now)
+                failed = request.failed or self._never_worked(container)
+                self._end(container, msgspec.structs.replace(request, failed=failed), now)
         return [None] * len(requests)
+
+    def _never_worked(self, container: Container) -> bool:
+        """It ended by itself before a child was ready: starting it over and over would not help."""
+        return container.status is not S.STOPPING and container.id not in self._proven
 
     def _end(self, container: Container, gone: Gone, now: float) -> None:
         self._hints.slots.detach(container.id)
@@ -227,7 +235,9 @@ class Fleet:
         self._save(msgspec.structs.replace(container, status=S.STOPPED, ended_at=now, reason=gone.reason))
         if gone.failed:
             self._failed_start(container.deployment_id, gone.reason, now)
+        self._proven.discard(container.id)
         self._queue.lose(now, container.id, gone.reason)
+        self._outbox.add(ToRunner(container.id, Stop(0.0, gone.reason)))  # if it still lives: nothing it does counts
         self._tell(container.agent_id)
         self._outbox.add(ScaleDue())
 
@@ -243,9 +253,9 @@ class Fleet:
         """Containers whose lease has run out are lost. Answers how many."""
         late = [c for c in self.live.values() if c.lease_until < now]
         for container in late:
-            waited = START_SECONDS if container.started_at is None else LEASE_SECONDS
-            reason = container.reason or f"no heartbeat for {waited:.0f} seconds"
-            self._end(container, Gone(container.id, reason), now)
+            silent = container.started_at is None
+            reason = "its runner did not call in time" if silent else f"no heartbeat for {LEASE_SECONDS:.0f} seconds"
+            self._end(container, Gone(container.id, container.reason or reason, failed=silent), now)
         return [len(late)] * len(requests)
 
     def scale(self, now: float, requests: Sequence[None]) -> list[None]:
@@ -258,23 +268,29 @@ class Fleet:
     def watch(self, _now: float, requests: Sequence[Deployment]) -> list[None]:
         """These are the newest versions of their names: their `min_containers` count from now on."""
         for deployment in requests:
-            if deployment.kind is DeploymentKind.DEPLOYMENT:
-                self._standing[deployment.workspace_id, deployment.name] = deployment.id
+            key = deployment.workspace_id, deployment.name
+            newest = self._standing.get(key)
+            if deployment.kind is DeploymentKind.DEPLOYMENT and (not newest or newest.version < deployment.version):
+                self._standing[key] = deployment
                 self._outbox.add(ScaleDue())
         return [None] * len(requests)
 
     def _of_interest(self) -> list[str]:
         counts, containers = self._hints.counts, self.live.values()
         homes = (c.deployment_id for c in containers)
-        return list(dict.fromkeys([*self._standing.values(), *counts.waiting, *counts.running, *homes]))
+        standing = (d.id for d in self._standing.values())
+        return list(dict.fromkeys([*standing, *counts.waiting, *counts.running, *homes]))
 
     def _scale_one(self, deployment: Deployment, now: float) -> None:
         active = [c for c in self.of(deployment.id) if c.status is not S.STOPPING]
         unfinished = self._hints.counts.unfinished(deployment.id)
-        standing = self._standing.get((deployment.workspace_id, deployment.name)) == deployment.id
+        newest = self._standing.get((deployment.workspace_id, deployment.name))
+        standing = newest is not None and newest.id == deployment.id
         goal = autoscale.wanted(
             unfinished, deployment.config.autoscaler, standing=standing, active=deployment.active
         )
+        if goal <= len(active):
+            self._forget_shortage(deployment.id)
         for _ in range(goal - len(active)):
             if not self._start(deployment, now):
                 return
@@ -300,14 +316,19 @@ class Fleet:
             return False
         place = placement.place(deployment.config, self._capacities())
         if not place.agent_id:
-            failures = trouble.failures if trouble else 0
-            self.trouble[deployment.id] = Trouble(place.reason, failures)
+            if trouble is None or not trouble.failures:
+                self.trouble[deployment.id] = Trouble(place.reason)
             return False
-        if trouble is not None and not trouble.failures:
-            del self.trouble[deployment.id]
+        self._forget_shortage(deployment.id)
         self._insert(deployment, place.agent_id, now)
         self._tell(place.agent_id)
         return True
+
+    def _forget_shortage(self, deployment_id: str) -> None:
+        """There is a place again, or none is needed. Failed starts are forgotten only when one succeeds."""
+        trouble = self.trouble.get(deployment_id)
+        if trouble is not None and not trouble.failures:
+            del self.trouble[deployment_id]
 
     def _insert(self, deployment: Deployment, agent_id: str, now: float) -> None:
         token = self._secret()
