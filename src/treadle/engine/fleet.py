@@ -23,6 +23,8 @@ IDLE_GRACE = 5.0  # an idle container has nothing to finish
 FAILED_STARTS = 3  # in a row make a deployment degraded
 COOLDOWN = 60.0  # seconds without a new start after that
 
+PAUSE = 5.0  # seconds between two sweeps, which are due each second
+
 S = ContainerStatus
 
 
@@ -100,9 +102,11 @@ class Fleet:
         self._standing: dict[tuple[int, str], Deployment] = {}  # the newest version of each name
         self._proven: set[str] = set()  # containers in which a child could load the handler
         self._draining = False
+        self._swept = 0.0
 
     def restore(self, now: float, workspace_id: int) -> None:
         """After a start of the server: every container gets one lease to come back."""
+        self._swept = now
         for container in self._store.live_containers():
             self._proven.add(container.id)  # what ended while nobody looked is no failed start
             self._save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
@@ -250,8 +254,17 @@ class Fleet:
     # ticks
 
     def sweep(self, now: float, requests: Sequence[None]) -> list[int]:
-        """Containers whose lease has run out are lost. Answers how many."""
+        """Containers whose lease has run out are lost. Answers how many.
+
+        After a pause of our own (the machine slept, the clock was set) they get one more lease: their heartbeats may
+        be waiting to be read.
+        """
+        paused, self._swept = now - self._swept > PAUSE, now
         late = [c for c in self.live.values() if c.lease_until < now]
+        if paused:
+            for container in late:
+                self._save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
+            return [0] * len(requests)
         for container in late:
             silent = container.started_at is None
             reason = "its runner did not call in time" if silent else f"no heartbeat for {LEASE_SECONDS:.0f} seconds"
