@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -62,10 +64,10 @@ class Peer:
         self._server.server_close()
         self._thread.join()
 
-    def wait_until_closed(self, connections: int) -> None:
-        """Until so many connections were closed by this side."""
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Until the condition holds; it is asked after each request, change of a task and closed connection."""
         with self.changed:
-            assert self.changed.wait_for(lambda: self.closed >= connections, timeout=5)
+            assert self.changed.wait_for(condition, timeout=20)
 
     def paths(self, method: str) -> list[str]:
         return [path for asked, path, _ in self.requests if asked == method]
@@ -162,6 +164,10 @@ class _Server(ThreadingHTTPServer):
             self.peer.closed += 1
             self.peer.changed.notify_all()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client may go away at any time
+            super().handle_error(request, client_address)
+
 
 def _handler(peer: Peer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
@@ -172,8 +178,10 @@ def _handler(peer: Peer) -> type[BaseHTTPRequestHandler]:
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            peer.requests.append((self.command, self.path, body))
-            peer.connections.add(self.client_address)
+            with peer.changed:
+                peer.requests.append((self.command, self.path, body))
+                peer.connections.add(self.client_address)
+                peer.changed.notify_all()
             if peer.hang_up:
                 peer.hang_up -= 1
                 self.close_connection = True
