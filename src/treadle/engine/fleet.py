@@ -10,6 +10,7 @@ import msgspec
 from treadle.engine.effects import Outbox, ScaleDue, ToAgent, ToRunner
 from treadle.engine.hints import Hints
 from treadle.engine.queue import Queue
+from treadle.engine.trouble import Troubles
 from treadle.model.container import Container, ContainerStatus
 from treadle.model.deployment import Deployment, DeploymentKind, Image
 from treadle.model.errors import NotFound
@@ -20,8 +21,6 @@ from treadle.store.base import Store
 
 START_SECONDS = 300.0  # a container that has not called by then is lost; an image may have to be built first
 IDLE_GRACE = 5.0  # an idle container has nothing to finish
-FAILED_STARTS = 3  # in a row make a deployment degraded
-COOLDOWN = 60.0  # seconds without a new start after that
 
 PAUSE = 5.0  # seconds between two sweeps, which are due each second
 
@@ -60,14 +59,6 @@ class Drain(msgspec.Struct, frozen=True):
     grace: float
 
 
-class Trouble(msgspec.Struct, frozen=True):
-    """Why no container of a deployment starts now."""
-
-    reason: str
-    failures: int = 0
-    until: float = 0.0
-
-
 class Fleet:
     """Containers of all deployments on all agents.
 
@@ -98,7 +89,7 @@ class Fleet:
         self._agents: dict[str, AgentHello] = {}
         self._tokens: dict[str, str] = {}  # of containers that were not started yet
         self.live: dict[str, Container] = {}  # the rows that are not STOPPED
-        self.trouble: dict[str, Trouble] = {}
+        self._troubles = Troubles()
         self._standing: dict[tuple[int, str], Deployment] = {}  # the newest version of each name
         self._proven: set[str] = set()  # containers in which a child could load the handler
         self._draining = False
@@ -205,7 +196,7 @@ class Fleet:
         home = self._hints.slots.home(container_id)
         if home is not None:
             self._proven.add(container_id)
-            self.trouble.pop(home, None)
+            self._troubles.works(home)
 
     def beat(self, now: float, requests: Sequence[str]) -> list[None]:
         """Heartbeats of runners renew their containers' leases; a stopping one keeps its deadline."""
@@ -238,18 +229,12 @@ class Fleet:
         self._tokens.pop(container.id, None)
         self._save(msgspec.structs.replace(container, status=S.STOPPED, ended_at=now, reason=gone.reason))
         if gone.failed:
-            self._failed_start(container.deployment_id, gone.reason, now)
+            self._troubles.start_failed(container.deployment_id, gone.reason, now)
         self._proven.discard(container.id)
         self._queue.lose(now, container.id, gone.reason)
         self._outbox.add(ToRunner(container.id, Stop(0.0, gone.reason)))  # if it still lives: nothing it does counts
         self._tell(container.agent_id)
         self._outbox.add(ScaleDue())
-
-    def _failed_start(self, deployment_id: str, reason: str, now: float) -> None:
-        before = self.trouble.get(deployment_id)
-        failures = (before.failures if before else 0) + 1
-        until = now + COOLDOWN if failures >= FAILED_STARTS else 0.0
-        self.trouble[deployment_id] = Trouble(reason, failures, until)
 
     # ticks
 
@@ -261,15 +246,17 @@ class Fleet:
         """
         paused, self._swept = now - self._swept > PAUSE, now
         late = [c for c in self.live.values() if c.lease_until < now]
-        if paused:
-            for container in late:
-                self._save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
-            return [0] * len(requests)
         for container in late:
-            silent = container.started_at is None
-            reason = "its runner did not call in time" if silent else f"no heartbeat for {LEASE_SECONDS:.0f} seconds"
-            self._end(container, Gone(container.id, container.reason or reason, failed=silent), now)
-        return [len(late)] * len(requests)
+            if paused:
+                self._save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
+            else:
+                self._lost(container, now)
+        return [0 if paused else len(late)] * len(requests)
+
+    def _lost(self, container: Container, now: float) -> None:
+        silent = container.started_at is None
+        reason = "its runner did not call in time" if silent else f"no heartbeat for {LEASE_SECONDS:.0f} seconds"
+        self._end(container, Gone(container.id, container.reason or reason, failed=silent), now)
 
     def scale(self, now: float, requests: Sequence[None]) -> list[None]:
         """Start containers where work waits, stop those that have been idle for long enough."""
@@ -289,21 +276,22 @@ class Fleet:
         return [None] * len(requests)
 
     def _of_interest(self) -> list[str]:
-        counts, containers = self._hints.counts, self.live.values()
-        homes = (c.deployment_id for c in containers)
+        counts = self._hints.counts
+        homes = (c.deployment_id for c in self.live.values())
         standing = (d.id for d in self._standing.values())
         return list(dict.fromkeys([*standing, *counts.waiting, *counts.running, *homes]))
 
     def _scale_one(self, deployment: Deployment, now: float) -> None:
         active = [c for c in self.of(deployment.id) if c.status is not S.STOPPING]
-        unfinished = self._hints.counts.unfinished(deployment.id)
         newest = self._standing.get((deployment.workspace_id, deployment.name))
-        standing = newest is not None and newest.id == deployment.id
         goal = autoscale.wanted(
-            unfinished, deployment.config.autoscaler, standing=standing, active=deployment.active
+            self._hints.counts.unfinished(deployment.id),
+            deployment.config.autoscaler,
+            standing=newest is not None and newest.id == deployment.id,
+            active=deployment.active,
         )
         if goal <= len(active):
-            self._forget_shortage(deployment.id)
+            self._troubles.room(deployment.id)
         for _ in range(goal - len(active)):
             if not self._start(deployment, now):
                 return
@@ -324,24 +312,16 @@ class Fleet:
         return since
 
     def _start(self, deployment: Deployment, now: float) -> bool:
-        trouble = self.trouble.get(deployment.id)
-        if trouble is not None and now < trouble.until:
+        if self._troubles.degraded(deployment.id, now):
             return False
         place = placement.place(deployment.config, self._capacities())
         if not place.agent_id:
-            if trouble is None or not trouble.failures:
-                self.trouble[deployment.id] = Trouble(place.reason)
+            self._troubles.no_room(deployment.id, place.reason)
             return False
-        self._forget_shortage(deployment.id)
+        self._troubles.room(deployment.id)
         self._insert(deployment, place.agent_id, now)
         self._tell(place.agent_id)
         return True
-
-    def _forget_shortage(self, deployment_id: str) -> None:
-        """There is a place again, or none is needed. Failed starts are forgotten only when one succeeds."""
-        trouble = self.trouble.get(deployment_id)
-        if trouble is not None and not trouble.failures:
-            del self.trouble[deployment_id]
 
     def _insert(self, deployment: Deployment, agent_id: str, now: float) -> None:
         token = self._secret()
@@ -388,12 +368,9 @@ class Fleet:
 
     def why(self, deployment_id: str, now: float) -> str:
         """Why a waiting task of this deployment does not run yet, in one line."""
-        trouble = self.trouble.get(deployment_id)
-        if trouble is not None and trouble.until > now:
-            wait = f"{trouble.failures} failed starts; next try in {trouble.until - now:.0f} s"
-            return f"degraded: {wait}: {trouble.reason}"
-        if trouble is not None:
-            return trouble.reason
+        trouble = self._troubles.why(deployment_id, now)
+        if trouble:
+            return trouble
         containers = self.of(deployment_id)
         if any(c.status is S.STARTING for c in containers):
             return "a container is starting"
