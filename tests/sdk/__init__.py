@@ -1,0 +1,1 @@
+"""Tests of the SDK, the client and the settings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ START_SECONDS = 10.0
 PROBE_SECONDS = 2.0
 SERVER_FILE = "server.json"
 LOG_FILE = "server.log"
+GATE_FILE = "starting"  # locked while one process starts a server
 
 
 class ServerFile(msgspec.Struct, frozen=True):
@@ -45,27 +47,33 @@ def ensure_server(settings: Settings, console: Console) -> Settings:
     """
     if settings.url_configured:
         return settings
-    if _health(settings.url) is None:
-        started = start_server(settings)
-        console.step(f"Started a local server at {started.url} (stop it with `{stop_command(settings)}`)")
-        settings = msgspec.structs.replace(settings, url=started.url)
-    if not settings.token:
-        settings = msgspec.structs.replace(settings, token=load(data=settings.data).token)
-    if not settings.token:
+    found = _running(settings.data)
+    if found is None and _health(settings.url) is None:
+        found = start_server(settings)
+        console.step(f"Started a local server at {found.url} (stop it with `{stop_command(settings)}`)")
+    token = settings.token or load(data=settings.data).token
+    url = found.url if found else settings.url
+    if not token:
         raise Unavailable(
-            f"A server answers at {settings.url}, but {settings.data} holds no token for it.",
+            f"A server answers at {url}, but {settings.data} holds no token for it.",
             "Set TREADLE_DATA to its data folder, or TREADLE_TOKEN; or stop that server.",
         )
-    return settings
+    return msgspec.structs.replace(settings, url=url, token=token)
 
 
 def start_server(settings: Settings) -> ServerFile:
-    """Start a server in a session of its own and wait until it is ready.
+    """Start a server in a session of its own and wait until it is ready; of several callers one starts it.
 
     Raises:
         Unavailable: it ended, or was not ready in time; the message has the last line of its log.
     """
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (settings.data / GATE_FILE).open("a") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        return _running(settings.data) or _start(settings)
+
+
+def _start(settings: Settings) -> ServerFile:
     command = [sys.executable, "-m", "treadle", "up", "--data", str(settings.data), "--host", settings.host]
     command += ["--port", str(settings.port), "--grace", f"{settings.grace:g}"]
     log = settings.data / LOG_FILE
@@ -75,12 +83,11 @@ def start_server(settings: Settings) -> ServerFile:
         )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        ended = process.poll() is not None  # asked first: what it wrote before its end must be seen
-        found = read_server_file(settings.data)
-        if found and _health(found.url) and (found.pid == process.pid or ended):  # else: another was faster
-            return found
-        if ended:
+        if process.poll() is not None:
             raise Unavailable(f"The server ended when it was started: {_last_line(log)}", f"Its log is {log}.")
+        found = _running(settings.data)
+        if found and found.pid == process.pid:
+            return found
         time.sleep(0.02)  # there is nothing to wait on: the server is no child of a loop here
     process.terminate()
     raise Unavailable(f"The server was not ready after {START_SECONDS:g} s: {_last_line(log)}", f"Its log is {log}.")
@@ -90,6 +97,12 @@ def stop_command(settings: Settings) -> str:
     """The command that stops the server of these settings."""
     default = load(environ={}).data
     return "treadle down" if settings.data == default else f"treadle down --data {settings.data}"
+
+
+def _running(data: Path) -> ServerFile | None:
+    """The server that says it serves this folder, if it answers."""
+    found = read_server_file(data)
+    return found if found and _health(found.url) else None
 
 
 def _health(url: str) -> Health | None:
