@@ -60,7 +60,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """`free` more children can take a task (loaded for the first time, or again after one died)."""
+    """`free` more children can take a task (loaded for the first time, or again after one died in a task)."""
 
     free: int
 

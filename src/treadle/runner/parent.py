@@ -61,6 +61,7 @@ class Parent:
         self._evidence = Evidence(spec)
         self._idle: deque[Child] = deque()
         self._backlog: deque[Work] = deque()  # empty, unless the server sends more than there are free children
+        self._promised = 0  # free children that have died: the server counts them, so what replaces them is no news
         self._running: dict[AttemptRef, Child] = {}
         self._unsettled: dict[AttemptRef, Finished] = {}
         self._load_failed: LoadFailed | None = None
@@ -117,6 +118,7 @@ class Parent:
         """The whole state in the first messages of a connection; free children are counted in Hello alone."""
         held = [*self._running, *(work.ref for work in self._backlog), *self._unsettled]
         free = 0 if self._stopping else len(self._idle)
+        self._promised = 0
         greeting: list[RunnerToServer] = [Hello(self._spec.container_id, held, free)]
         greeting += [replace(finished, free=False) for finished in self._unsettled.values()]
         if self._load_failed is not None:
@@ -137,8 +139,8 @@ class Parent:
                 self.stop(grace)
 
     def _on_work(self, work: Work) -> None:
-        known = work.ref in self._running or work.ref in self._unsettled
-        if self._stopping or known:
+        waiting = any(other.ref == work.ref for other in self._backlog)
+        if self._stopping or waiting or work.ref in self._running or work.ref in self._unsettled:
             return
         self._backlog.append(work)
         if self._idle:
@@ -151,7 +153,9 @@ class Parent:
             child.rest()
             self._pool.kill(child, Fate.UNWANTED)
         else:
+            before = len(self._backlog)
             self._backlog = deque(work for work in self._backlog if work.ref != ref)
+            self._promised = max(0, self._promised - (before - len(self._backlog)))
 
     # what the children say
 
@@ -163,10 +167,16 @@ class Parent:
                 child.loaded = True
                 self._look()
                 if self._take_next(child) and not self._stopping:
-                    self._link.put(message)
+                    self._tell_free(message)
             case LoadFailed():
                 child.fate = Fate.BROKEN
                 self._fail(message)
+
+    def _tell_free(self, ready: Ready) -> None:
+        if self._promised:
+            self._promised -= 1
+        else:
+            self._link.put(ready)
 
     def _on_finished(self, child: Child, finished: Finished) -> None:
         child.rest()
@@ -183,6 +193,7 @@ class Parent:
             self._idle.append(child)
             return True
         work = self._backlog.popleft()
+        self._promised = max(0, self._promised - 1)
         self._running[work.ref] = child
         if self._spec.config.timeout > 0:
             loop = asyncio.get_running_loop()
@@ -205,6 +216,7 @@ class Parent:
     def _on_exit(self, child: Child, status: int) -> None:
         if child in self._idle:
             self._idle.remove(child)
+            self._promised += 1
         work = child.work
         child.rest()
         if work is not None:
