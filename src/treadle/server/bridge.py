@@ -53,9 +53,11 @@ class Bridge:
         self.engine.writer.ask(Call(verb, request, future))
         return await future
 
-    def tell(self, verb: Verb[Request, Any], request: Request) -> None:
-        """Run a verb whose answer nobody waits for."""
-        self.engine.writer.ask(Call(verb, request))
+    def tell(
+        self, verb: Verb[Request, Any], request: Request, failed: Callable[[], None] | None = None
+    ) -> None:
+        """Run a verb whose answer nobody waits for; `failed` is called when it was not written."""
+        self.engine.writer.ask(Call(verb, request, failed))
 
     async def run(self, action: Callable[[float], Answer]) -> Answer:
         """Run one function of the engine, given the time, inside a transaction."""
@@ -91,15 +93,17 @@ class Bridge:
 
     @staticmethod
     def _reply(call: AnyCall) -> None:
-        future, answer = call.ticket, call.answer
-        if future is None:
+        ticket, answer = call.ticket, call.answer
+        if not isinstance(ticket, asyncio.Future):
             if isinstance(answer, Exception):
                 log.error("a change was not written", verb=call.verb.__name__, error=repr(answer))
-        elif not future.done():  # the asker may have gone away
+                if ticket is not None:
+                    ticket()
+        elif not ticket.done():  # the asker may have gone away
             if isinstance(answer, Exception):
-                future.set_exception(answer)
+                ticket.set_exception(answer)
             else:
-                future.set_result(answer)
+                ticket.set_result(answer)
 
     def scale(self) -> None:
         """Look at the fleet now; many calls before the look are one."""

@@ -37,6 +37,7 @@ from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 
 REFUSED = 4003  # close code: do not come back
+TRY_AGAIN = 1013
 log = structlog.get_logger("treadle.links")
 
 
@@ -50,16 +51,25 @@ class Socket:
         self._send = send
         self._queued: list[Any] = []
         self._wake = asyncio.Event()
+        self._failed = False
 
     def send(self, message: Any) -> None:
         self._queued.append(message)
         self._wake.set()
 
+    def fail(self) -> None:
+        """Close the link, because something that came over it is lost: the other side calls again and repeats it."""
+        self._failed = True
+        self._wake.set()
+
     async def pump(self) -> None:
-        """Send what is queued until cancelled."""
+        """Send what is queued until cancelled or failed."""
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._failed:
+                await self._send({"type": "websocket.close", "code": TRY_AGAIN})
+                return
             batch, self._queued = self._queued, []
             await self._send({"type": "websocket.send", "bytes": encode(batch)})
 
@@ -104,9 +114,9 @@ class Links:
                 return "wrong protocol or container"
             runners[container.id] = socket
             await self._bridge.ask(fleet.connect, Connected(first[0], socket.number))
-            self._from_runner(container.id, socket.number, first[1:])
+            self._from_runner(container.id, socket, first[1:])
             while (frame := await _frame(receive)) is not None:
-                self._from_runner(container.id, socket.number, decode_from_runner(frame))
+                self._from_runner(container.id, socket, decode_from_runner(frame))
         except (msgspec.MsgspecError, TreadleError) as error:
             log.warning("runner refused", container=container.id, error=str(error))
             return str(error)
@@ -116,14 +126,14 @@ class Links:
                 self._bridge.tell(fleet.disconnected, Disconnected(container.id, socket.number))
         return ""
 
-    def _from_runner(self, container_id: str, link: int, messages: list[RunnerToServer]) -> None:
+    def _from_runner(self, container_id: str, socket: Socket, messages: list[RunnerToServer]) -> None:
         engine, tell = self._bridge.engine, self._bridge.tell
         for message in messages:
             match message:
                 case Finished():
-                    tell(engine.queue.finish, Report(container_id, message, link))
+                    tell(engine.queue.finish, Report(container_id, message, socket.number), socket.fail)
                 case Ready():
-                    tell(engine.fleet.freed, Freed(container_id, message, link))
+                    tell(engine.fleet.freed, Freed(container_id, message, socket.number), socket.fail)
                 case Beat():
                     tell(engine.fleet.beat, container_id)
                 case LoadFailed(reason, traceback):
