@@ -21,6 +21,7 @@ from treadle.store.base import Store
 
 START_SECONDS = 300.0  # a container that has not called by then is lost; an image may have to be built first
 IDLE_GRACE = 5.0  # an idle container has nothing to finish
+KILL_SECONDS = 5.0  # for an agent to kill a container and say that it is gone
 
 PAUSE = 5.0  # seconds between two sweeps, which are due each second
 
@@ -92,6 +93,7 @@ class Fleet:
         self._troubles = Troubles()
         self._standing: dict[tuple[int, str], Deployment] = {}  # the newest version of each name
         self._proven: set[str] = set()  # containers in which a child could load the handler
+        self._condemned: set[str] = set()  # silent containers that their agents are to kill
         self._draining = False
         self._swept = 0.0
 
@@ -139,8 +141,8 @@ class Fleet:
         return list(self._agents.values())
 
     def _tell(self, agent_id: str) -> None:
-        mine = [self._spec(c) for c in self.live.values() if c.agent_id == agent_id]
-        self._outbox.add(ToAgent(agent_id, Wanted(mine)))
+        mine = [c for c in self.live.values() if c.agent_id == agent_id and c.id not in self._condemned]
+        self._outbox.add(ToAgent(agent_id, Wanted([self._spec(c) for c in mine])))
 
     def _spec(self, container: Container) -> ContainerSpec:
         deployment = self._deployment(container.deployment_id)
@@ -217,7 +219,8 @@ class Fleet:
             container = self.live.get(request.container_id)
             if container is not None:
                 failed = request.failed or self._never_worked(container)
-                self._end(container, msgspec.structs.replace(request, failed=failed), now)
+                reason = container.reason if container.id in self._condemned else request.reason
+                self._end(container, Gone(container.id, reason, failed), now)
         return [None] * len(requests)
 
     def _never_worked(self, container: Container) -> bool:
@@ -231,6 +234,7 @@ class Fleet:
         if gone.failed:
             self._troubles.start_failed(container.deployment_id, gone.reason, now)
         self._proven.discard(container.id)
+        self._condemned.discard(container.id)
         self._queue.lose(now, container.id, gone.reason)
         self._outbox.add(ToRunner(container.id, Stop(0.0, gone.reason)))  # if it still lives: nothing it does counts
         self._tell(container.agent_id)
@@ -256,7 +260,21 @@ class Fleet:
     def _lost(self, container: Container, now: float) -> None:
         silent = container.started_at is None
         reason = "its runner did not call in time" if silent else f"no heartbeat for {LEASE_SECONDS:.0f} seconds"
-        self._end(container, Gone(container.id, container.reason or reason, failed=silent), now)
+        if silent or container.agent_id not in self._agents or container.id in self._condemned:
+            self._end(container, Gone(container.id, container.reason or reason, failed=silent), now)
+        else:
+            self._condemn(container, container.reason or reason, now)
+
+    def _condemn(self, container: Container, reason: str, now: float) -> None:
+        """Have it killed before its tasks run elsewhere: silent is not dead, and nothing may run twice at once.
+
+        It is lost when its agent says that it is gone, or has not said so in time.
+        """
+        self._condemned.add(container.id)
+        self._hints.slots.detach(container.id)
+        until = now + KILL_SECONDS
+        self._save(msgspec.structs.replace(container, status=S.STOPPING, reason=reason, lease_until=until))
+        self._tell(container.agent_id)
 
     def scale(self, now: float, requests: Sequence[None]) -> list[None]:
         """Start containers where work waits, stop those that have been idle for long enough."""
