@@ -301,6 +301,28 @@ def test_an_attempt_that_runs_longer_than_timeout_is_killed_with_all_it_started(
     assert following["container_id"] == task["container_id"]
 
 
+@pytest.mark.xfail(reason="only the child's own process group is killed with it, not its descendants", strict=True)
+def test_a_timeout_also_kills_what_the_handler_started_in_a_session_of_its_own(place: Place, tmp_path: Path) -> None:
+    """A grandchild that has left the child's process group ends with the attempt, not with the container."""
+    place.deploy(
+        """
+        import subprocess
+        from notes import gate, note
+        from treadle import task_queue
+
+        @task_queue(timeout=1)
+        def handler(folder):
+            note(folder, "start", grandchild=subprocess.Popen(["sleep", "300"], start_new_session=True).pid)
+            gate(folder)
+        """,
+        name="escaped",
+    )
+    assert place.ended(place.submit("escaped", folder=str(tmp_path)))["status"] == "TIMEOUT"
+    line = ledger(tmp_path)[0]
+    until(lambda: gone(line["pid"]), 1.0, "the end of the child")
+    until(lambda: gone(line["grandchild"]), 1.0, "the end of the grandchild")
+
+
 def test_timeout_minus_1_never_kills(place: Place) -> None:
     """The attempt runs for as long as it takes; the context and the stub's config say 0: no limit."""
     place.deploy(

@@ -1,0 +1,220 @@
+"""Death of server, runner and machine in the middle of work: nothing accepted is lost, nothing runs twice at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+from notes import ledger, open_gate, overlaps
+from place import Place, until
+
+pytestmark = pytest.mark.e2e
+
+QUEUE = """
+    import os, time
+    from pathlib import Path
+    from notes import gate, note
+    from treadle import QueueDepthAutoscaler, TaskPolicy, task_queue
+
+    @task_queue(workers=2, autoscaler=QueueDepthAutoscaler(max_containers=2),
+                task_policy=TaskPolicy(retry_delay=0), keep_warm_seconds=60)
+    def handler(folder, wait_for=""):
+        note(folder, "start")
+        while wait_for and not Path(folder, wait_for).exists():
+            note(folder, "alive")
+            time.sleep(0.002)
+        note(folder, "end")
+        return os.getpid()
+"""
+
+
+@pytest.fixture
+def crashed(own_place: Place) -> Iterator[Place]:
+    """A server of its own with the queue `q`, which must stop in good order and leave nothing behind at the end."""
+    own_place.share_notes()
+    own_place.up().deploy(QUEUE)
+    yield own_place
+    assert own_place.stop() == 0, own_place.log.read_text()
+    assert own_place.processes() == []
+
+
+def unix(time_of: str) -> float:
+    return datetime.fromisoformat(time_of).timestamp()
+
+
+def started(folder: Path) -> set[str]:
+    return {line["task"] for line in ledger(folder, "start")}
+
+
+def ended(folder: Path) -> set[str]:
+    return {line["task"] for line in ledger(folder, "end")}
+
+
+def parent_of(child: int) -> psutil.Process:
+    """The runner's parent above a child: the first process of its container."""
+    return psutil.Process(os.getsid(psutil.Process(child).ppid()))
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+class Load:
+    """Submits short tasks one after the other until the server refuses; `accepted` are those it has answered for."""
+
+    def __init__(self, place: Place, folder: Path) -> None:
+        self.accepted: list[str] = []
+        self._place, self._folder = place, folder
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self.accepted.append(self._place.submit(folder=str(self._folder)))
+        except (httpx2.TransportError, AssertionError):
+            pass
+
+    def end(self) -> list[str]:
+        self._thread.join(20)
+        return self.accepted
+
+
+def test_nothing_accepted_is_lost_when_the_server_is_killed_under_load(crashed: Place, tmp_path: Path) -> None:
+    """Four run, many wait, more come in: after kill -9 and a new start all are COMPLETE, each in one attempt.
+
+    Two of the four end while there is no server and two run through the whole outage: their runners reconnect and
+    deliver.
+    """
+    place = crashed
+    through = [place.submit(folder=str(tmp_path), wait_for=gate) for gate in ("early", "early", "late", "late")]
+    until(lambda: started(tmp_path) == set(through), what="four tasks at work")
+    load = Load(place, tmp_path)
+    until(lambda: len(load.accepted) >= 40, what="a backlog")
+    place.kill9()
+    waiting = load.end()
+    open_gate(tmp_path, "early")
+    until(lambda: ended(tmp_path) == set(through[:2]), what="the end of two tasks during the outage")
+    assert started(tmp_path) == set(through), "nothing new can start without a server"
+
+    place.up(port=place.port)
+    open_gate(tmp_path, "late")
+    tasks = [place.ended(task_id) for task_id in [*through, *waiting]]
+    assert {task["status"] for task in tasks} == {"COMPLETE"}
+    assert {len(task["attempts"]) for task in tasks} == {1}
+    starts = [line["task"] for line in ledger(tmp_path, "start")]
+    assert set(starts) >= {task["id"] for task in tasks}
+    assert len(starts) == len(set(starts)), "user code ran once for each task"
+    assert overlaps(ledger(tmp_path)) == []
+    assert {line["pid"] for line in ledger(tmp_path)} == {line["pid"] for line in ledger(tmp_path, "start")}
+    results = {task["id"]: task["result"] for task in tasks}
+    assert all(results[line["task"]] == line["pid"] for line in ledger(tmp_path, "start") if line["task"] in results)
+
+
+def test_tasks_whose_machine_died_with_the_server_are_retried_by_the_next_start(
+    crashed: Place, tmp_path: Path
+) -> None:
+    """Server and containers are killed: what ran is told as lost and runs again at once, what waited runs once."""
+    place = crashed
+    running = [place.submit(folder=str(tmp_path), wait_for="gate") for _ in range(4)]
+    waiting = [place.submit(folder=str(tmp_path)) for _ in range(4)]
+    until(lambda: started(tmp_path) == set(running), what="four tasks at work")
+    place.kill9()
+    for process in place.processes():
+        process.kill()
+    until(lambda: not place.processes(), what="the end of the machine")
+    open_gate(tmp_path)
+    place.up(port=place.port)
+    back = time.time()
+    for task_id in running:
+        task = place.ended(task_id)
+        assert [a["failure_kind"] for a in task["attempts"]] == ["lost", ""]
+        assert task["attempts"][0]["failure_reason"].startswith("lost: ")
+        assert task["status"] == "COMPLETE"
+        assert unix(task["ended_at"]) - back < 5
+    for task_id in waiting:
+        assert len(place.ended(task_id)["attempts"]) == 1
+    assert overlaps(ledger(tmp_path)) == []
+
+
+def test_a_killed_runner_takes_its_children_along_and_its_tasks_are_retried_at_once(
+    crashed: Place, tmp_path: Path
+) -> None:
+    """kill -9 of the container's first process: both children are gone at once, both tasks run again elsewhere."""
+    place = crashed
+    ids = [place.submit(folder=str(tmp_path), wait_for="gate") for _ in range(2)]
+    until(lambda: started(tmp_path) == set(ids), what="two tasks at work")
+    by_container: dict[str, list[dict[str, Any]]] = {}
+    for line in ledger(tmp_path, "start"):
+        by_container.setdefault(line["container"], []).append(line)
+    container, lines = next(iter(by_container.items()))
+    killed = time.time()
+    parent_of(lines[0]["pid"]).kill()
+    until(lambda: all(gone(line["pid"]) for line in lines), 1.0, "the end of the children")
+    open_gate(tmp_path)
+    for line in lines:
+        task = place.ended(line["task"])
+        first, second = task["attempts"]
+        assert (task["status"], first["failure_kind"], first["container_id"]) == ("COMPLETE", "lost", container)
+        assert first["failure_reason"].startswith("lost: killed by signal 9 (SIGKILL)")
+        assert unix(first["ended_at"]) - killed < 1.0
+        assert second["container_id"] != container
+        assert unix(second["started_at"]) - killed < 2.0
+    assert overlaps(ledger(tmp_path)) == []
+
+
+class Silence:
+    """What became of a task whose runner was stopped (SIGSTOP): its record, and what user code has written."""
+
+    def __init__(self, place: Place, folder: Path) -> None:
+        self.task_id = place.submit(folder=str(folder), wait_for="gate")
+        others = [place.submit(folder=str(folder), wait_for="others") for _ in range(3)]
+        until(lambda: started(folder) == {self.task_id, *others}, what="four tasks in two containers")
+        open_gate(folder, "others")  # the other container has two free children now, ready for the retry
+        for other in others:
+            place.ended(other)
+        line = next(line for line in ledger(folder, "start") if line["task"] == self.task_id)
+        parent = parent_of(line["pid"])
+        self.began = time.time()
+        parent.send_signal(signal.SIGSTOP)
+        until(lambda: len(place.task(self.task_id)["attempts"]) == 2, 25, "the second attempt")
+        until(lambda: gone(parent.pid) and gone(line["pid"]), 2.0, "the end of the silent container")
+        open_gate(folder)
+        self.task = place.ended(self.task_id)
+        self.ledger = ledger(folder)
+
+
+@pytest.fixture(scope="module")
+def silence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Silence]:
+    """It takes a lease of 15 seconds, so it is made once."""
+    place = Place(tmp_path_factory.mktemp("silence"))
+    try:
+        place.share_notes()
+        place.up().deploy(QUEUE)
+        yield Silence(place, tmp_path_factory.mktemp("ledger"))
+        assert place.stop() == 0, place.log.read_text()
+    finally:
+        place.clean_up()
+
+
+def test_a_runner_that_is_silent_past_its_lease_is_killed_and_its_task_retried(silence: Silence) -> None:
+    """SIGSTOP of a runner's parent: after 15 s without a heartbeat another container has the task."""
+    first, second = silence.task["attempts"]
+    assert (first["failure_kind"], first["failure_reason"]) == ("lost", "lost: no heartbeat for 15 seconds")
+    assert 11 < unix(first["ended_at"]) - silence.began < 18
+    assert (silence.task["status"], second["status"]) == ("COMPLETE", "COMPLETE")
+    assert second["container_id"] != first["container_id"]
+
+
+def test_a_silent_runners_child_is_dead_before_the_task_runs_again(silence: Silence) -> None:
+    """The stopped parent's child goes on with user code: it must not do so beside the next attempt."""
+    assert overlaps(silence.ledger) == []
