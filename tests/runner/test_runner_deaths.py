@@ -144,13 +144,13 @@ def test_workers_run_in_parallel(runner: Runner) -> None:
 
 
 def test_more_work_than_children_waits_its_turn(runner: Runner) -> None:
-    """Work beyond the free children is run in order; the child is free only after the last."""
+    """Work beyond the free children is run in order; each time the child is told to be free, as it was sent work."""
     link = runner.start("def handler(n):\n    return n")
     for n in range(3):
         link.work(f"t{n}", n)
     finished = [link.next(Finished) for _ in range(3)]
     assert [f.result for f in finished] == [b"0", b"1", b"2"]
-    assert [f.free for f in finished] == [False, False, True]
+    assert [f.free for f in finished] == [True, True, True]
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ class Fleet:
             image=self._image(deployment.image_id),
             source_id=deployment.source_id,
             started=container.started_at is not None,
+            stub_type=deployment.stub_type,
         )
 
     # runners
@@ -179,7 +180,7 @@ class Fleet:
             )
         )
         self._hints.slots.attach(container.id, container.deployment_id, hello.free - missing, link, now)
-        if hello.free or hello.held:
+        if hello.free > 0 or hello.held:
             self._loaded(container.id)
         self._queue.dispatch(now, [container.deployment_id])
         return None

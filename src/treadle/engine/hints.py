@@ -54,6 +54,9 @@ class Counts:
 class Slots:
     """Free children of the connected containers. A container that is not attached gets no work.
 
+    A container's count is what its runner has said to be free less what was taken. It is below zero while more work
+    than children is there: work that got lost is sent again, and may meet a child that is not loaded yet.
+
     Each connection of a runner has a number of its own, its link. What an earlier link still has to say about free
     children counts no more: the new one has told how many there are. Attaching and the end of a link are facts, which
     no rollback undoes; all else is journalled.
@@ -61,6 +64,7 @@ class Slots:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._count: dict[str, int] = {}  # attached container -> free children, signed
         self._free: dict[str, dict[str, int]] = {}  # deployment -> container -> free children, only where > 0
         self._home: dict[str, str] = {}  # attached container -> its deployment
         self._link: dict[str, int] = {}  # connected container -> its link
@@ -70,8 +74,9 @@ class Slots:
         self._drop(container_id)
         self._link[container_id] = link
         self._home[container_id] = deployment_id
+        self._count[container_id] = 0
         self.idle_since[container_id] = now
-        self.give(container_id, free, link, now)
+        self.give(container_id, free, link, now)  # journalled: a rollback leaves it without free children
 
     def unlink(self, container_id: str, link: int) -> None:
         """This connection is closed."""
@@ -84,7 +89,7 @@ class Slots:
         deployment_id, link = self._home.get(container_id), self._link.get(container_id)
         if deployment_id is None or link is None:
             return
-        free = self._free.get(deployment_id, {}).get(container_id, 0)
+        free = self._count[container_id]
         since = self.idle_since[container_id]
         self._drop(container_id)
         self._journal.note(lambda: self._put_back(container_id, deployment_id, free, link, since))
@@ -92,11 +97,13 @@ class Slots:
     def _put_back(self, container_id: str, deployment_id: str, free: int, link: int, since: float) -> None:
         if self._link.get(container_id) == link:
             self._home[container_id] = deployment_id
+            self._count[container_id] = 0
             self.idle_since[container_id] = since
             self._change(deployment_id, container_id, link, free)
 
     def _drop(self, container_id: str) -> None:
         deployment_id = self._home.pop(container_id, None)
+        self._count.pop(container_id, None)
         self.idle_since.pop(container_id, None)
         if deployment_id is not None:
             self._free.get(deployment_id, {}).pop(container_id, None)
@@ -108,7 +115,7 @@ class Slots:
     def give(self, container_id: str, count: int, link: int, now: float) -> None:
         """`count` more children of an attached container are free, says this link."""
         deployment_id = self._home.get(container_id)
-        if deployment_id is None or count <= 0 or self._link.get(container_id) != link:
+        if deployment_id is None or self._link.get(container_id) != link:
             return
         self._change(deployment_id, container_id, link, count)
         self.idle_since[container_id] = now
@@ -129,7 +136,7 @@ class Slots:
         if self._home.get(container_id) != deployment_id or self._link.get(container_id) != link:
             return  # detached since, or connected anew
         free = self._free.setdefault(deployment_id, {})
-        left = free.get(container_id, 0) + count
+        left = self._count[container_id] = self._count[container_id] + count
         if left > 0:
             free[container_id] = left
         else:
@@ -139,8 +146,8 @@ class Slots:
         return sum(self._free.get(deployment_id, {}).values())
 
     def free_in(self, container_id: str) -> int:
-        """Free children of one container."""
-        return self._free.get(self._home.get(container_id, ""), {}).get(container_id, 0)
+        """Free children of one container; below zero when it has more work than children."""
+        return self._count.get(container_id, 0)
 
 
 class Journal:

@@ -50,7 +50,7 @@ class Died(msgspec.Struct, frozen=True):
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """First message of a connection. `held`: attempts running here or finished and not yet settled.
 
-    `free`: children ready for work.
+    `free`: children ready for work, less the work that waits here for one (so it may be below zero).
     """
 
     container_id: str
@@ -60,7 +60,11 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """`free` more children can take a task (loaded for the first time, or again after one died in a task)."""
+    """`free` more children can take a task (loaded for the first time, or again after one died in a task).
+
+    The server counts what is said to be free less what it sends, so each child is told when it becomes free, also
+    when it takes work at once that has been waiting here; one that replaces a free child is not.
+    """
 
     free: int
 
@@ -131,6 +135,7 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     image: Image
     source_id: str
     started: bool  # its runner has connected once: adopt it, never start it again
+    stub_type: str = "taskqueue"
 
 
 class Wanted(msgspec.Struct, frozen=True, tag="wanted"):
@@ -203,6 +208,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     config: QueueConfig
     code: str  # the container's own copy of the source: working directory and first on sys.path
     python: str  # full version, for the context
+    stub_type: str = "taskqueue"  # for the context, too
     procs_files: list[str] = []
     oom_file: str = ""
     peak_file: str = ""

@@ -117,7 +117,7 @@ class Parent:
     def _greet(self) -> list[RunnerToServer]:
         """The whole state in the first messages of a connection; free children are counted in Hello alone."""
         held = [*self._running, *(work.ref for work in self._backlog), *self._unsettled]
-        free = 0 if self._stopping else len(self._idle)
+        free = 0 if self._stopping else len(self._idle) - len(self._backlog)
         self._promised = 0
         greeting: list[RunnerToServer] = [Hello(self._spec.container_id, held, free)]
         greeting += [replace(finished, free=False) for finished in self._unsettled.values()]
@@ -155,7 +155,8 @@ class Parent:
         else:
             before = len(self._backlog)
             self._backlog = deque(work for work in self._backlog if work.ref != ref)
-            self._promised = max(0, self._promised - (before - len(self._backlog)))
+            if len(self._backlog) < before:
+                self._link.put(Ready(1))  # the child it would have had
 
     # what the children say
 
@@ -166,8 +167,8 @@ class Parent:
             case Ready():
                 child.loaded = True
                 self._look()
-                if self._take_next(child) and not self._stopping:
-                    self._tell_free(message)
+                self._take_next(child)
+                self._tell_free(message)
             case LoadFailed():
                 child.fate = Fate.BROKEN
                 self._fail(message)
@@ -175,7 +176,7 @@ class Parent:
     def _tell_free(self, ready: Ready) -> None:
         if self._promised:
             self._promised -= 1
-        else:
+        elif not self._stopping:
             self._link.put(ready)
 
     def _on_finished(self, child: Child, finished: Finished) -> None:
@@ -184,22 +185,20 @@ class Parent:
         self._deaths = 0
         if finished.raised is not None:
             self._look()
-        free = self._take_next(child) and not self._stopping
-        self._report(replace(finished, free=free))
+        self._take_next(child)
+        self._report(replace(finished, free=not self._stopping))
 
-    def _take_next(self, child: Child) -> bool:
-        """Give a free child the next waiting task; True when there is none and it stays free."""
+    def _take_next(self, child: Child) -> None:
+        """Give a free child the next waiting task, if there is one."""
         if not self._backlog:
             self._idle.append(child)
-            return True
+            return
         work = self._backlog.popleft()
-        self._promised = max(0, self._promised - 1)
         self._running[work.ref] = child
         if self._spec.config.timeout > 0:
             loop = asyncio.get_running_loop()
             child.deadline = loop.call_later(self._spec.config.timeout, self._pool.kill, child, Fate.TIMED_OUT)
         child.give(work)
-        return False
 
     def _report(self, finished: Finished) -> None:
         self._unsettled[finished.ref] = finished
