@@ -1,0 +1,1 @@
+"""Holds the shape of the house: arrows, sizes, words, start-up cost, and what may be in the repository."""
