@@ -158,6 +158,7 @@ class Containers:
             config=spec.config,
             code=str(folder / "code"),
             python=spec.image.python,
+            stub_type=spec.stub_type,
         )
         return await self._runtime.start(StartSpec(folder, image.python, run, dict(spec.image.spec.env_vars)))
 

@@ -27,7 +27,7 @@ def up(
     if detach:
         _detach(settings)
         return
-    import asyncio  # noqa: PLC0415 - heavy, like the next two, and only this command needs them
+    import uvloop  # noqa: PLC0415 - heavy, like the next two, and only this command needs them
 
     from treadle.agent.main import run_agent  # noqa: PLC0415
     from treadle.server.main import serve  # noqa: PLC0415
@@ -35,7 +35,7 @@ def up(
     def announce(url: str) -> None:
         Console().say(f"Treadle runs at {url} (data: {settings.data}). Ctrl-C stops it.")
 
-    asyncio.run(serve(settings, run_agent=run_agent, on_ready=announce))
+    uvloop.run(serve(settings, run_agent=run_agent, on_ready=announce))
 
 
 def down(data: Data = None) -> None:

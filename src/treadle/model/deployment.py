@@ -100,6 +100,11 @@ class Deployment(msgspec.Struct, frozen=True):
     created_at: float
     updated_at: float
 
+    @property
+    def stub_type(self) -> str:
+        """What Beam calls its kind."""
+        return "taskqueue" if self.kind is DeploymentKind.DRAFT else "taskqueue/deployment"
+
 
 def bad(option: str, value: object, allowed: str) -> InvalidOption:
     """The error of an option: its name, the value given, what is allowed."""

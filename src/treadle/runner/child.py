@@ -79,7 +79,7 @@ class Child:
         return FunctionContext(
             container_id=self._spec.container_id,
             stub_id=self._spec.deployment_id,
-            stub_type="taskqueue",
+            stub_type=self._spec.stub_type,
             callback_url=work.callback_url,
             task_id=work.ref.task_id,
             timeout=self._spec.config.timeout,

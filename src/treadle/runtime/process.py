@@ -181,7 +181,7 @@ def environment(spec: StartSpec, home: Path) -> dict[str, str]:
         **config.env,
         processes.MARK: run.container_id,
         "STUB_ID": run.deployment_id,
-        "STUB_TYPE": "taskqueue",
+        "STUB_TYPE": run.stub_type,
         "HANDLER": config.handler,
         "WORKERS": str(config.workers),
         "KEEP_WARM_SECONDS": str(config.keep_warm_seconds),

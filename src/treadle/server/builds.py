@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from hashlib import sha256
 
 import msgspec
 
 from treadle.engine.face import Reader
 from treadle.model.api import BuildEvent
-from treadle.model.deployment import ImageSpec
+from treadle.model.deployment import ImageSpec, spec_digest
 from treadle.model.errors import Unavailable
 from treadle.model.wire import Build, BuildLog, Built
 from treadle.server.bridge import Bridge
 
 AGENT_SECONDS = 5.0  # to wait for an agent that is about to connect
-_sorted_json = msgspec.json.Encoder(order="sorted")
-
-
-def spec_digest(spec: ImageSpec) -> str:
-    """What makes two image specs the same."""
-    return sha256(_sorted_json.encode(spec)).hexdigest()
 
 
 class Builds:

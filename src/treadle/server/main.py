@@ -82,7 +82,7 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
 
 def _listen(settings: Settings) -> tuple[socket.socket, str]:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets NODELAY by this word
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

@@ -122,7 +122,7 @@ def workspace_view(workspace: Workspace) -> WorkspaceView:
 
 
 def stub_view(deployment: Deployment) -> StubView:
-    kind = "taskqueue" if is_draft(deployment) else "taskqueue/deployment"
+    kind = deployment.stub_type
     return StubView(
         id=deployment.id,
         external_id=deployment.id,
