@@ -79,8 +79,11 @@ def main() -> int:
             screen.fail(str(error))
             return 1
         except KeyboardInterrupt:
-            screen.fail("interrupted; the server was stopped")
+            screen.fail("interrupted")
             return 130
+        finally:
+            for process in _left(folder):  # none, unless something went wrong
+                process.kill()
     count = sum(len(one.pictures) for one in done)
     screen.end(f"Done: {len(done)} pictures became {count} thumbnails in {time.monotonic() - started:.1f} s.")
     screen.detail("Every webhook's signatures were checked, every thumbnail was opened, and nothing is left running.")
@@ -245,12 +248,15 @@ def _seconds(start: str, end: str) -> str:
     return f"{(datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds():.2f} s"
 
 
+def _left(folder: Path) -> list[psutil.Process]:
+    """Processes that belong to this demo: each has its folder, which nobody else knows, in its command line."""
+    everyone = psutil.process_iter(["cmdline"])
+    return [process for process in everyone if any(str(folder) in part for part in process.info["cmdline"] or ())]
+
+
 def _check_gone(folder: Path) -> None:
     """Nothing that this demo started may live on."""
-    left = []
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        if any(str(folder) in part for part in process.info["cmdline"] or ()):
-            left.append(str(process.info["pid"]))
+    left = [str(process.pid) for process in _left(folder)]
     if left:
         raise Failed(f"processes were left running: {', '.join(left)}")
 

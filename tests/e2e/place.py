@@ -21,7 +21,7 @@ import notes
 import psutil
 
 FINAL = {"COMPLETE", "FAILED", "CANCELLED", "TIMEOUT", "EXPIRED"}
-TREADLE = [sys.executable, "-m", "treadle"]
+TREADLE = [str(Path(sys.executable).with_name("treadle"))]
 # One for all: making a client costs 30 ms. It keeps no connection, for servers come and go.
 HTTP = httpx2.Client(trust_env=False, timeout=70, limits=httpx2.Limits(max_keepalive_connections=0))
 

@@ -172,49 +172,27 @@ def test_a_killed_runner_takes_its_children_along_and_its_tasks_are_retried_at_o
     assert overlaps(ledger(tmp_path)) == []
 
 
-class Silence:
-    """What became of a task whose runner was stopped (SIGSTOP): its record, and what user code has written."""
-
-    def __init__(self, place: Place, folder: Path) -> None:
-        self.task_id = place.submit(folder=str(folder), wait_for="gate")
-        others = [place.submit(folder=str(folder), wait_for="others") for _ in range(3)]
-        until(lambda: started(folder) == {self.task_id, *others}, what="four tasks in two containers")
-        open_gate(folder, "others")  # the other container has two free children now, ready for the retry
-        for other in others:
-            place.ended(other)
-        line = next(line for line in ledger(folder, "start") if line["task"] == self.task_id)
-        parent = parent_of(line["pid"])
-        self.began = time.time()
-        parent.send_signal(signal.SIGSTOP)
-        until(lambda: len(place.task(self.task_id)["attempts"]) == 2, 25, "the second attempt")
-        until(lambda: gone(parent.pid) and gone(line["pid"]), 2.0, "the end of the silent container")
-        open_gate(folder)
-        self.task = place.ended(self.task_id)
-        self.ledger = ledger(folder)
-
-
-@pytest.fixture(scope="module")
-def silence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Silence]:
-    """It takes a lease of 15 seconds, so it is made once."""
-    place = Place(tmp_path_factory.mktemp("silence"))
-    try:
-        place.share_notes()
-        place.up().deploy(QUEUE)
-        yield Silence(place, tmp_path_factory.mktemp("ledger"))
-        assert place.stop() == 0, place.log.read_text()
-    finally:
-        place.clean_up()
-
-
-def test_a_runner_that_is_silent_past_its_lease_is_killed_and_its_task_retried(silence: Silence) -> None:
-    """SIGSTOP of a runner's parent: after 15 s without a heartbeat another container has the task."""
-    first, second = silence.task["attempts"]
+def test_a_silent_runner_is_killed_past_its_lease_before_its_task_runs_again(crashed: Place, tmp_path: Path) -> None:
+    """SIGSTOP of a runner's parent, whose child goes on: after 15 s the child is dead and then the task is retried."""
+    place = crashed
+    task_id = place.submit(folder=str(tmp_path), wait_for="gate")
+    others = [place.submit(folder=str(tmp_path), wait_for="others") for _ in range(3)]
+    until(lambda: started(tmp_path) == {task_id, *others}, what="four tasks in two containers")
+    open_gate(tmp_path, "others")  # the other container has two free children now, ready for the retry
+    for other in others:
+        place.ended(other)
+    line = next(line for line in ledger(tmp_path, "start") if line["task"] == task_id)
+    parent = parent_of(line["pid"])
+    stopped = time.time()
+    parent.send_signal(signal.SIGSTOP)
+    until(lambda: len(place.task(task_id)["attempts"]) == 2, 25, "the second attempt")
+    assert gone(parent.pid)
+    assert gone(line["pid"])
+    open_gate(tmp_path)
+    task = place.ended(task_id)
+    first, second = task["attempts"]
     assert (first["failure_kind"], first["failure_reason"]) == ("lost", "lost: no heartbeat for 15 seconds")
-    assert 11 < unix(first["ended_at"]) - silence.began < 18
-    assert (silence.task["status"], second["status"]) == ("COMPLETE", "COMPLETE")
+    assert 11 < unix(first["ended_at"]) - stopped < 18
+    assert (task["status"], second["status"]) == ("COMPLETE", "COMPLETE")
     assert second["container_id"] != first["container_id"]
-
-
-def test_a_silent_runners_child_is_dead_before_the_task_runs_again(silence: Silence) -> None:
-    """The stopped parent's child goes on with user code: it must not do so beside the next attempt."""
-    assert overlaps(silence.ledger) == []
+    assert overlaps(ledger(tmp_path)) == []

@@ -30,11 +30,21 @@ def _notes(place: Place) -> None:
 def limited(request: pytest.FixtureRequest, own_place: Place) -> Iterator[Place]:
     """A server whose containers are held by what the machine gives, and one whose are held by the watchdog."""
     if request.param == "probed":
-        yield request.getfixturevalue("place")
+        place: Place = request.getfixturevalue("place")
+        assert held_by(place) in {"cgroup2", "cgroup1", "watchdog"}
+        yield place
         return
     own_place.share_notes()
-    yield own_place.up(env={"TREADLE_LIMITS": "watchdog"})
+    own_place.up(env={"TREADLE_LIMITS": "watchdog"})
+    assert held_by(own_place) == "watchdog"
+    yield own_place
     assert own_place.stop() == 0
+
+
+def held_by(place: Place) -> str:
+    """What holds the memory of this server's containers, as its log says."""
+    line = until(lambda: [x for x in place.log.read_text().splitlines() if "memory of containers is held" in x])[-1]
+    return str(line.split("by=")[1].split()[0])
 
 
 def unix(time_of: str) -> float:

@@ -47,6 +47,7 @@ async def run_agent(
     """
     log = log or structlog.get_logger()
     runtime = runtime or ProcessRuntime(probe(os.environ.get("TREADLE_LIMITS", "auto")))
+    log.info("memory of containers is held", by=runtime.limits)
     agent = Agent(url, token, data, runtime, log)
     await agent.run(stop, kill_on_stop=kill_on_stop)
 

@@ -9,8 +9,11 @@ import msgspec
 
 from treadle.client import MAX_WAIT, Client
 from treadle.model.api import OutputView, TaskView
-from treadle.model.errors import TreadleError
+from treadle.model.errors import TreadleError, Unreachable
 from treadle.model.task import FINAL, TaskStatus
+
+RESTART_SECONDS = 60.0  # how long a server may take to come back while somebody waits for a result
+RESTART_POLL = 0.25
 
 
 class TaskFailed(TreadleError):
@@ -75,17 +78,29 @@ class TaskHandle:
         return msgspec.json.decode(view.result)
 
     def wait(self, timeout: float | None = None) -> TaskView:
-        """The task once it is final, however it ended.
+        """The task once it is final, however it ended. A server that restarts meanwhile is waited for.
 
         Raises:
             TimeoutError: it was not final after `timeout` seconds.
+            Unreachable: no server has answered for RESTART_SECONDS.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = MAX_WAIT if deadline is None else max(0.0, deadline - time.monotonic())
-            view = self._client.task(self.id, wait=left)
+            view = self._answer(left)
             if TaskStatus(view.status) in FINAL:
                 return view
             if deadline is not None and time.monotonic() >= deadline:
                 why = f" ({view.why})" if view.why else ""
                 raise TimeoutError(f"Task {self.id} is still {view.status} after {timeout:g} s{why}.")
+
+    def _answer(self, wait: float) -> TaskView:
+        patience = time.monotonic() + RESTART_SECONDS
+        while True:
+            try:
+                return self._client.task(self.id, wait=wait)
+            except Unreachable:
+                if time.monotonic() >= patience:
+                    raise
+                time.sleep(RESTART_POLL)
+                wait = max(0.0, min(wait, patience - time.monotonic()))
