@@ -6,7 +6,18 @@ Names load on first use, so that `import treadle` stays cheap.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # so that editors and type checkers know the names; a test holds this to the table below
+    from treadle.model.errors import TreadleError as TreadleError
+    from treadle.sdk import env as env
+    from treadle.sdk.context import FunctionContext as FunctionContext
+    from treadle.sdk.handle import TaskHandle as TaskHandle
+    from treadle.sdk.image import Image as Image
+    from treadle.sdk.options import QueueDepthAutoscaler as QueueDepthAutoscaler
+    from treadle.sdk.options import TaskPolicy as TaskPolicy
+    from treadle.sdk.output import Output as Output
+    from treadle.sdk.task_queue import task_queue as task_queue
 
 __version__ = "0.1.0"
 
