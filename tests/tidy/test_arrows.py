@@ -90,12 +90,15 @@ def test_no_file_of_a_room_is_named_as_a_package_face() -> None:
             assert len(body) <= 1, f"{shown(path)} holds code: move it to a file that says what it is for"
 
 
-def test_the_face_defines_nothing_and_loads_what_users_write_with() -> None:
-    """`treadle/__init__.py` has no import of a room; its names are looked up in the SDK or the model."""
+def test_the_face_tells_type_checkers_what_it_loads() -> None:
+    """The imports of `treadle/__init__.py` stand under TYPE_CHECKING only, and are its lazily loaded names."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    named = {module for node in ast.walk(tree) for module in _modules(node)}
-    assert not {module for module in named if module.startswith("treadle")}
-    assert {home.split(".")[1] for home in treadle._HOMES.values()} <= MAY_IMPORT["__init__"]
+    guarded = [node for block in tree.body if isinstance(block, ast.If) for node in block.body]
+    told = {name.name: node.module for node in guarded if isinstance(node, ast.ImportFrom) for name in node.names}
+    told["env"] = "treadle.sdk.env"  # a module, not a name in one
+    assert told == treadle._HOMES
+    loose = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module in told.values()]
+    assert not loose
 
 
 def _modules(node: ast.AST) -> list[str]:
