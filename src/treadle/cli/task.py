@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -61,13 +61,15 @@ def wait(
     asked, console, views = client(), console_for(as_json), []
     deadline = None if timeout is None else time.monotonic() + timeout
     late = ""
+    asked.task(ids[0])  # no server is told at once; only one that stops later is waited for
     for task_id in ids:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             view = TaskHandle(task_id, asked).wait(left)
         except TimeoutError:
             view = asked.task(task_id)
-            late = late or f"Task {task_id} was still {view.status} after {timeout:g} s. {view.why}".strip()
+            why = f" ({view.why})" if view.why else ""
+            late = late or f"Task {task_id} was still {view.status} after {timeout:g} s{why}."
         views.append(view)
         if not as_json:
             console.say(f"{task_id}  {view.status}" + (f"  {view.failure_reason}" if view.failure_reason else ""))
@@ -115,7 +117,7 @@ def _collect(asked: Client, limit: int, statuses: list[str], names: list[str]) -
 
 
 def _row(view: TaskView) -> tuple[str, ...]:
-    ran = _seconds(view.started_at, view.ended_at)
+    ran = _ran(*view.attempts)
     return view.id, view.status, str(len(view.attempts)), _clock(view.created_at), ran, _deployment(view)
 
 
@@ -147,8 +149,7 @@ def _show(view: TaskView, console: Console) -> None:
 
 
 def _show_attempt(attempt: AttemptView, say: Callable[[str], None]) -> None:
-    ran = _seconds(attempt.started_at, attempt.ended_at)
-    words = [f"{attempt.number}", attempt.status, f"ran {ran}" if ran else "", attempt.failure_reason]
+    words = [f"{attempt.number}", attempt.status, f"ran {_ran(attempt)}", attempt.failure_reason]
     say(f"{'attempt:':<12}{'  '.join(word for word in words if word)}")
     for line in attempt.traceback.splitlines():
         say(f"{'':<12}{line}")
@@ -163,8 +164,11 @@ def _clock(text: str | None) -> str:
     return _time(text).astimezone().strftime("%Y-%m-%d %H:%M:%S") if text else ""
 
 
-def _seconds(start: str | None, end: str | None) -> str:
-    if not start:
-        return ""
-    until = _time(end) if end else datetime.now(UTC)
-    return f"{max(0.0, (until - _time(start)).total_seconds()):.1f} s"
+def _ran(*attempts: AttemptView) -> str:
+    """How long they ran together; the time between them does not count."""
+    spans = [_time(one.ended_at) - _time(one.started_at) if one.ended_at else _since(one) for one in attempts]
+    return f"{max(0.0, sum(span.total_seconds() for span in spans)):.1f} s" if spans else ""
+
+
+def _since(running: AttemptView) -> timedelta:
+    return datetime.now(UTC) - _time(running.started_at)
