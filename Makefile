@@ -30,15 +30,16 @@ up: $(READY) ## start a server in the foreground
 	@$(BIN)/treadle up
 
 check: $(READY) ## ruff and strict types
-	@$(BIN)/ruff check src tests examples
+	@$(BIN)/ruff check src tests examples docs benchmarks
 	@$(BIN)/mypy
+	@$(BIN)/mypy examples docs/make_lifecycle.py
 
 unit: $(READY) ## the fast tests
 	@$(BIN)/pytest -q -m "not e2e" -n 2
 
 test: $(READY) ## all tests, the fast ones first
 	@$(BIN)/pytest -q -m "not e2e" -n 2
-	@$(BIN)/pytest -q -m e2e -n 2
+	@$(BIN)/pytest -q -m e2e -n 2 --dist loadfile
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,6 +12,7 @@ from litestar import Litestar, MediaType, Request, Response, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 
 from treadle.model.api import ErrorBody, Health
 from treadle.model.errors import NotFound, TreadleError
@@ -83,7 +84,9 @@ def _litestar(house: House, version: str) -> Litestar:
         route_handlers=[health, Tasks, Deployments, Outputs],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
-        openapi_config=OpenAPIConfig(title="Treadle", version=version, path="/openapi"),
+        openapi_config=OpenAPIConfig(
+            title="Treadle", version=version, path="/openapi.json", render_plugins=[JsonRenderPlugin(path="/")]
+        ),
         request_max_body_size=None,  # streamed bodies have limits of their own
         logging_config=None,
         debug=False,
@@ -100,7 +103,8 @@ def _told(_: AnyRequest, error: TreadleError) -> Response[bytes]:
 
 def _refused(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     if error.status_code == NotFound.status:
-        said, advice = f"nothing is at {request.method} {request.url.path[:200]}.", "See /openapi for the routes."
+        said = f"nothing is at {request.method} {request.url.path[:200]}."
+        advice = "See /openapi.json for the routes."
     else:
         extra = "; ".join(_extra(item) for item in error.extra) if isinstance(error.extra, list) else ""
         said, advice = f"{error.detail}{': ' if extra else ''}{extra}", ""
