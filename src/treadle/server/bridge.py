@@ -24,6 +24,10 @@ class Link(Protocol):
         """Queue a message; all queued ones travel in one frame."""
         ...
 
+    def fail(self) -> None:
+        """Close it; the other side calls again."""
+        ...
+
 
 class Bridge:
     """Lives on the event loop. `attach` must be called with the engine before the first `ask`."""

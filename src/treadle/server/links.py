@@ -33,7 +33,7 @@ from treadle.model.wire import (
 )
 from treadle.server.asgi import Receive, Scope, Send, header
 from treadle.server.auth import Doors
-from treadle.server.bridge import Bridge
+from treadle.server.bridge import Bridge, Link
 from treadle.server.builds import Builds
 
 REFUSED = 4003  # close code: do not come back
@@ -112,7 +112,7 @@ class Links:
                 return "the first message must be hello"
             if first[0].protocol != PROTOCOL or first[0].container_id != container.id:
                 return "wrong protocol or container"
-            runners[container.id] = socket
+            _take_over(runners, container.id, socket)
             await self._bridge.ask(fleet.connect, Connected(first[0], socket.number))
             self._from_runner(container.id, socket, first[1:])
             while (frame := await _frame(receive)) is not None:
@@ -138,7 +138,8 @@ class Links:
                     tell(engine.fleet.beat, container_id)
                 case LoadFailed(reason, traceback):
                     log.warning("handler does not load", container=container_id, reason=reason, traceback=traceback)
-                    tell(engine.fleet.gone, Gone(container_id, f"does not load: {reason}", failed=True))
+                    gone = Gone(container_id, f"does not load: {reason}", failed=True)
+                    tell(engine.fleet.gone, gone, socket.fail)
                 case Hello():
                     raise Forbidden("hello comes once.")
 
@@ -162,12 +163,12 @@ class Links:
             if not first or not isinstance(first[0], AgentHello) or first[0].protocol != PROTOCOL:
                 return "the first message must be agent_hello of this protocol"
             hello = first[0]
-            agents[hello.agent_id] = socket
+            _take_over(agents, hello.agent_id, socket)
             await self._bridge.ask(fleet.agent_connected, hello)
             self._bridge.agent_came.set()
-            self._from_agent(first[1:])
+            self._from_agent(socket, first[1:])
             while (frame := await _frame(receive)) is not None:
-                self._from_agent(decode_from_agent(frame))
+                self._from_agent(socket, decode_from_agent(frame))
         except msgspec.MsgspecError as error:
             log.warning("agent refused", agent=hello and hello.agent_id, error=str(error))
             return str(error)
@@ -180,15 +181,23 @@ class Links:
                     self._bridge.agent_came.clear()
         return ""
 
-    def _from_agent(self, messages: list[AgentToServer]) -> None:
+    def _from_agent(self, socket: Socket, messages: list[AgentToServer]) -> None:
         for message in messages:
             match message:
                 case Exited(container_id, reason, failed):
-                    self._bridge.tell(self._bridge.engine.fleet.gone, Gone(container_id, reason, failed))
+                    gone = Gone(container_id, reason, failed)
+                    self._bridge.tell(self._bridge.engine.fleet.gone, gone, socket.fail)
                 case BuildLog() | Built():
                     self._builds.event(message)
                 case Beat() | AgentHello():
                     pass
+
+
+def _take_over(links: dict[str, Link], name: str, socket: Socket) -> None:
+    """The newest link is the one that counts. The one before is closed: if it was not dead, its owner calls again."""
+    before, links[name] = links.get(name), socket
+    if before is not None:
+        before.fail()
 
 
 async def _frame(receive: Receive) -> bytes | None:
