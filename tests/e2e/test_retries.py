@@ -311,7 +311,6 @@ def test_an_attempt_that_runs_longer_than_timeout_is_killed_with_all_it_started(
     assert following["container_id"] == task["container_id"]
 
 
-@pytest.mark.xfail(reason="only the child's own process group is killed with it, not its descendants", strict=True)
 def test_a_timeout_also_kills_what_the_handler_started_in_a_session_of_its_own(place: Place, tmp_path: Path) -> None:
     """A grandchild that has left the child's process group ends with the attempt, not with the container."""
     place.deploy(

@@ -24,6 +24,7 @@ def run(spec: RunSpec, template: int, sock: socket.socket) -> NoReturn:
     """Make this process a child of `template`, load the handler, and work until the parent closes the socket."""
     os.setsid()  # a group of its own: what the handler starts is killed with it
     process.die_with(template)
+    process.adopt_orphans()  # so that what the handler leaves behind is known to be its own when it dies
     process.be_first_to_go()
     for number in DEFAULT:
         signal.signal(number, signal.SIG_DFL)

@@ -153,8 +153,16 @@ class Template:
             if number is not None:
                 process.kill_group(pid)
             _, status = os.waitpid(pid, 0)
+            self._kill_strays()
             if number is not None:
                 self._tell(Gone(number, os.waitstatus_to_exitcode(status)))
+
+    def _kill_strays(self) -> None:
+        """Kill what has come to this process unnumbered: each child keeps its own orphans for as long as it lives,
+        so these were started by one that is dead, whatever session or group they have made for themselves."""
+        for pid in process.children():
+            if pid not in self._numbers:
+                process.kill_group(pid)
 
     def _end_children(self) -> None:
         """Kill and reap the children, then the orphans that come to this process by that, until nothing is left."""
