@@ -95,7 +95,7 @@ def test_wait_gives_up_in_time(treadle: Run, tasks: Peer) -> None:
     """Exit code 1, and the reason why it still waits."""
     done = treadle("task", "wait", "waiting", "--timeout", "0.1")
     assert done.returncode == 1
-    assert "was still PENDING after 0.1 s. waits for a container" in done.stderr
+    assert "was still PENDING after 0.1 s (waits for a container)" in done.stderr
 
 
 def test_wait_json_is_a_list(treadle: Run, tasks: Peer) -> None:
