@@ -38,7 +38,7 @@ def running_task(place: Place, folder: Path) -> str:
     place.deploy(BLOCKING)
     task_id = place.submit(folder=str(folder))
     place.running(task_id)
-    until((folder / "started").exists, what="the handler's first line")
+    until(lambda: (p := folder / "started").exists() and p.read_text(), what="the handler's first line")
     return task_id
 
 

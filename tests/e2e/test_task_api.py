@@ -237,6 +237,7 @@ def test_lists_are_filtered(app: Place, own: Callable[[str], None]) -> None:
     assert ids(listed(app, stub_names="filters,no-such-name")) == [bad, good]
     assert ids(listed(app, stub_names="no-such-name")) == []
     assert ids(listed(app, stub_names="filters", created_at_start=task["created_at"])) == [bad, good]
+    assert ids(listed(app, stub_names="filters", created_at_end=task["created_at"])) == [good]
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     assert ids(listed(app, stub_names="filters", created_at_start=later)) == []
     assert ids(listed(app, stub_names="filters", created_at_end=later)) == [bad, good]
