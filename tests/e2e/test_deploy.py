@@ -125,6 +125,29 @@ def test_ignored_files_are_not_in_the_container(
     assert set(found) - {ignore} == {"keep.log", "data/c.txt", "sibling.py", "nested/app.py"}
 
 
+def test_a_file_named_like_a_module_of_python_does_no_harm(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever lies in the working directory, the command and the container still find their own modules."""
+    for name in ("logging", "asyncio", "socket", "typing", "msgspec", "signal", "json"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not meant')\n")
+    (tmp_path / "sibling.py").write_text("WORD = 'sibling'\n")
+    monkeypatch.setattr(place, "code", tmp_path)
+    place.deploy(
+        """
+        import sibling
+        from treadle import task_queue
+
+        @task_queue()
+        def handler():
+            return sibling.WORD
+        """,
+        name="shadows",
+    )
+    task = place.ended(place.submit("shadows"))
+    assert (task["status"], task["result"]) == ("COMPLETE", "sibling")
+
+
 def test_a_package_that_cannot_be_installed_is_named(place: Place) -> None:
     """A build that fails says which package, in one line after the build's own lines, and makes no version."""
     place.app(

@@ -35,7 +35,8 @@ class State(msgspec.Struct, frozen=True):
 
 
 def runner_command(python: Path, folder: Path) -> list[str]:
-    return [str(python), "-m", "treadle.runner", str(folder)]
+    """`-P`: the runner starts in the user's source, whose `logging.py` or `queue.py` must not become the runner's."""
+    return [str(python), "-P", "-m", "treadle.runner", str(folder)]
 
 
 class ProcessRuntime:
