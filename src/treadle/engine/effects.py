@@ -7,6 +7,13 @@ import msgspec
 from treadle.model.wire import ServerToAgent, ServerToRunner
 
 
+class Linked(msgspec.Struct, frozen=True):
+    """From here on messages to this container go over this link: those before belong to the one before."""
+
+    container_id: str
+    link: int
+
+
 class ToRunner(msgspec.Struct, frozen=True):
     """Send a message over the link of this container, if it is connected to us."""
 
@@ -35,7 +42,7 @@ class ScaleDue(msgspec.Struct, frozen=True):
     """Work without a free child, or a container that is gone: look at the fleet now."""
 
 
-Effect = ToRunner | ToAgent | TaskEnded | WebhookDue | ScaleDue
+Effect = Linked | ToRunner | ToAgent | TaskEnded | WebhookDue | ScaleDue
 
 
 class Outbox:

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import msgspec
 
-from treadle.engine.effects import Outbox, ScaleDue, ToAgent, ToRunner
+from treadle.engine.effects import Linked, Outbox, ScaleDue, ToAgent, ToRunner
 from treadle.engine.hints import Hints
 from treadle.engine.queue import Queue
 from treadle.engine.trouble import Troubles
@@ -137,9 +137,6 @@ class Fleet:
                 del self._agents[hello.agent_id]
         return [None] * len(requests)
 
-    def agents(self) -> list[AgentHello]:
-        return list(self._agents.values())
-
     def _tell(self, agent_id: str) -> None:
         mine = [c for c in self.live.values() if c.agent_id == agent_id and c.id not in self._condemned]
         self._outbox.add(ToAgent(agent_id, Wanted([self._spec(c) for c in mine])))
@@ -167,6 +164,7 @@ class Fleet:
         container = self.live.get(hello.container_id)
         if container is None:
             return NotFound(f"container {hello.container_id} is not wanted any more.")
+        self._outbox.add(Linked(container.id, link))
         missing = self._queue.resume(container.id, hello.held)
         if container.status is S.STOPPING:
             self._outbox.add(ToRunner(container.id, Stop(max(container.lease_until - now, 0.0), container.reason)))
@@ -217,6 +215,8 @@ class Fleet:
     def gone(self, now: float, requests: Sequence[Gone]) -> list[None]:
         """Containers have ended: what ran in them failed with them."""
         for request in requests:
+            self._hints.slots.detach(request.container_id)  # all first, see sweep
+        for request in requests:
             container = self.live.get(request.container_id)
             if container is not None:
                 failed = request.failed or self._never_worked(container)
@@ -251,6 +251,8 @@ class Fleet:
         """
         paused, self._swept = now - self._swept > PAUSE, now
         late = [c for c in self.live.values() if c.lease_until < now]
+        for container in () if paused else late:
+            self._hints.slots.detach(container.id)  # all first: what one leaves is not for another of them
         for container in late:
             if paused:
                 self._save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
@@ -261,7 +263,7 @@ class Fleet:
     def _lost(self, container: Container, now: float) -> None:
         silent = container.started_at is None
         reason = "its runner did not call in time" if silent else f"no heartbeat for {LEASE_SECONDS:.0f} seconds"
-        if silent or container.agent_id not in self._agents or container.id in self._condemned:
+        if silent or container.agent_id not in self._agents or container.status is S.STOPPING:
             self._end(container, Gone(container.id, container.reason or reason, failed=silent), now)
         else:
             self._condemn(container, container.reason or reason, now)
@@ -364,9 +366,8 @@ class Fleet:
         for container in self.live.values():
             memory = self._deployment(container.deployment_id).config.memory
             used[container.agent_id] = used.get(container.agent_id, 0) + memory
-        return [
-            Capacity(a.agent_id, a.cpu, a.memory, tuple(a.gpus), used.get(a.agent_id, 0)) for a in self.agents()
-        ]
+        agents = self._agents.values()
+        return [Capacity(a.agent_id, a.cpu, a.memory, tuple(a.gpus), used.get(a.agent_id, 0)) for a in agents]
 
     def _stop(self, container: Container, grace: float, reason: str, now: float) -> None:
         """No more work; what runs may finish within `grace`; past it the sweep takes the container away."""

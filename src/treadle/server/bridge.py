@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from treadle.engine.assemble import Engine
-from treadle.engine.effects import Effect, ScaleDue, TaskEnded, ToAgent, ToRunner, WebhookDue
+from treadle.engine.effects import Effect, Linked, ScaleDue, TaskEnded, ToAgent, ToRunner, WebhookDue
 from treadle.engine.writer import AnyCall, Call, Verb
 
 Request = TypeVar("Request")
@@ -37,6 +37,7 @@ class Bridge:
         self._engine: Engine | None = None
         self.runners: dict[str, Link] = {}  # by container id
         self.agents: dict[str, Link] = {}  # by agent id
+        self.opening: dict[int, Link] = {}  # to runners whose hello is not committed yet, by number
         self.agent_came = asyncio.Event()
         self.webhook_due = asyncio.Event()
         self.fleet_changed = asyncio.Event()
@@ -82,6 +83,8 @@ class Bridge:
             case ToRunner(container_id, message):
                 if container_id in self.runners:
                     self.runners[container_id].send(message)
+            case Linked(container_id, link):
+                self._link(container_id, link)
             case TaskEnded(task_id):
                 for waiter in self._waiters.pop(task_id, ()):
                     if not waiter.done():
@@ -94,6 +97,14 @@ class Bridge:
                 self.fleet_changed.set()
                 if agent_id in self.agents:
                     self.agents[agent_id].send(message)
+
+    def _link(self, container_id: str, number: int) -> None:
+        """The newest link is the one that counts. One before is closed: if it was not dead, its owner calls again."""
+        link, before = self.opening.pop(number, None), self.runners.get(container_id)
+        if link is not None:  # else it has closed already
+            self.runners[container_id] = link
+            if before is not None:
+                before.fail()
 
     @staticmethod
     def _reply(call: AnyCall) -> None:

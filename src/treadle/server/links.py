@@ -33,7 +33,7 @@ from treadle.model.wire import (
 )
 from treadle.server.asgi import Receive, Scope, Send, header
 from treadle.server.auth import Doors
-from treadle.server.bridge import Bridge, Link
+from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 
 REFUSED = 4003  # close code: do not come back
@@ -112,7 +112,7 @@ class Links:
                 return "the first message must be hello"
             if first[0].protocol != PROTOCOL or first[0].container_id != container.id:
                 return "wrong protocol or container"
-            _take_over(runners, container.id, socket)
+            self._bridge.opening[socket.number] = socket
             await self._bridge.ask(fleet.connect, Connected(first[0], socket.number))
             self._from_runner(container.id, socket, first[1:])
             while (frame := await _frame(receive)) is not None:
@@ -121,9 +121,10 @@ class Links:
             log.warning("runner refused", container=container.id, error=str(error))
             return str(error)
         finally:
+            self._bridge.opening.pop(socket.number, None)
             if runners.get(container.id) is socket:
                 del runners[container.id]
-                self._bridge.tell(fleet.disconnected, Disconnected(container.id, socket.number))
+            self._bridge.tell(fleet.disconnected, Disconnected(container.id, socket.number))
         return ""
 
     def _from_runner(self, container_id: str, socket: Socket, messages: list[RunnerToServer]) -> None:
@@ -163,7 +164,9 @@ class Links:
             if not first or not isinstance(first[0], AgentHello) or first[0].protocol != PROTOCOL:
                 return "the first message must be agent_hello of this protocol"
             hello = first[0]
-            _take_over(agents, hello.agent_id, socket)
+            before, agents[hello.agent_id] = agents.get(hello.agent_id), socket
+            if before is not None:  # if it was not dead, the agent calls again
+                before.fail()
             await self._bridge.ask(fleet.agent_connected, hello)
             self._bridge.agent_came.set()
             self._from_agent(socket, first[1:])
@@ -191,13 +194,6 @@ class Links:
                     self._builds.event(message)
                 case Beat() | AgentHello():
                     pass
-
-
-def _take_over(links: dict[str, Link], name: str, socket: Socket) -> None:
-    """The newest link is the one that counts. The one before is closed: if it was not dead, its owner calls again."""
-    before, links[name] = links.get(name), socket
-    if before is not None:
-        before.fail()
 
 
 async def _frame(receive: Receive) -> bytes | None:
