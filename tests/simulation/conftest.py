@@ -1,0 +1,5 @@
+"""The simulation runs where fsync costs nothing."""
+
+from engine.conftest import quick_folder
+
+__all__ = ["quick_folder"]

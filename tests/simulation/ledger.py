@@ -1,0 +1,192 @@
+"""What the world knows to be true of its tasks, held against the store and the hints after each commit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+
+from treadle.engine.assemble import Engine
+from treadle.engine.effects import Effect, TaskEnded, ToRunner
+from treadle.model.container import ContainerStatus
+from treadle.model.deployment import QueueConfig
+from treadle.model.task import FINAL, WAITING, TaskStatus
+from treadle.model.wire import AttemptRef, Stop, Work
+
+from .machines import Runner, Wire
+
+TASKS = "SELECT seq, id, deployment_id, status, attempts, due, expires_at, container_id, callback_url, ended_at FROM task"
+ATTEMPTS = "SELECT task_seq, number, status FROM attempt ORDER BY task_seq, number"
+LIES = "SELECT COUNT(*) FROM result WHERE body <> ?"
+TRUTH = b"1"  # what user code returns in this world
+DELIVERIES = "SELECT task_id FROM delivery"
+
+
+class Row(NamedTuple):
+    seq: int
+    id: str
+    deployment_id: str
+    status: TaskStatus
+    attempts: int
+    due: float
+    expires_at: float | None
+    container_id: str
+    callback_url: str | None
+    ended_at: float | None
+
+
+class Ledger:
+    """Reads the store over a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.accepted: dict[str, QueueConfig] = {}  # those whose id was given to a user
+        self._began: Counter[AttemptRef] = Counter()
+        self._ended: set[AttemptRef] = set()  # in the runner; the server need not know yet
+        self._rows: dict[str, Row] = {}  # as of the last commit
+        self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def began(self, ref: AttemptRef) -> None:
+        """User code runs an attempt."""
+        self._began[ref] += 1
+        assert self._began[ref] == 1, f"{ref} ran twice"
+
+    def ended(self, ref: AttemptRef) -> None:
+        """User code has come to an end and its child can take the next task, or is replaced."""
+        self._ended.add(ref)
+
+    def check(self, engine: Engine, now: float, effects: Sequence[Effect]) -> None:
+        """Everything that must hold after a commit."""
+        before, self._rows = self._rows, self._read()
+        self._check_history(engine, before, effects)
+        self._check_attempts()
+        self._check_results()
+        self._check_deliveries()
+        self._check_containers(engine)
+        self._check_counts(engine)
+        self._check_nothing_waits_in_vain(engine, now)
+
+    def _read(self) -> dict[str, Row]:
+        found = (Row(*row) for row in self._connection.execute(TASKS))
+        return {row.id: row._replace(status=TaskStatus(row.status)) for row in found}
+
+    def _check_history(self, engine: Engine, before: dict[str, Row], effects: Sequence[Effect]) -> None:
+        lost = [task_id for task_id in [*self.accepted, *before] if task_id not in self._rows]
+        assert not lost, f"accepted and lost: {lost}"
+        for task_id, row in before.items():
+            after = self._rows[task_id]
+            assert row.status not in FINAL or after == row, f"a final state changed: {row} {after}"
+            assert row.attempts <= after.attempts
+        ended = sorted(e.task_id for e in effects if isinstance(e, TaskEnded))
+        over = sorted(row.id for row in self._rows.values() if row.status in FINAL)
+        already = {row.id for row in before.values() if row.status in FINAL}
+        assert ended == [task_id for task_id in over if task_id not in already], "waiters are told of each end, once"
+        sent = {e.message.ref for e in effects if isinstance(e, ToRunner) and isinstance(e.message, Work)}
+        stopped = {e.container_id for e in effects if isinstance(e, ToRunner) and isinstance(e.message, Stop)}
+        for row in self._rows.values():
+            old = before.get(row.id)
+            if row.attempts > (old.attempts if old else 0):
+                assert AttemptRef(row.id, row.attempts) in sent, f"claimed and not sent: {row}"
+                home = engine.fleet.live.get(row.container_id)
+                works = home is None or home.status is ContainerStatus.RUNNING or home.id in stopped
+                assert works, f"claimed for a container that takes no work: {row}"
+
+    def _check_attempts(self) -> None:
+        attempts: dict[int, list[str]] = {}
+        for seq, number, status in self._connection.execute(ATTEMPTS):
+            attempts.setdefault(seq, []).append(status)
+            assert number == len(attempts[seq])
+        for row in self._rows.values():
+            mine = attempts.get(row.seq, [])
+            assert len(mine) == row.attempts
+            running = [n for n, status in enumerate(mine, 1) if status == TaskStatus.RUNNING]
+            assert running == ([row.attempts] if row.status is TaskStatus.RUNNING else []), f"{row}: {mine}"
+            config = self.accepted.get(row.id)
+            assert config is None or row.attempts <= 1 + config.retries, f"too many attempts: {row}"
+            assert (row.ended_at is not None) == (row.status in FINAL)
+
+    def _check_results(self) -> None:
+        ((lies,),) = self._connection.execute(LIES, (TRUTH,))
+        assert not lies, "a report was believed of an attempt that did not run there"
+
+    def _check_deliveries(self) -> None:
+        deliveries = Counter(task_id for (task_id,) in self._connection.execute(DELIVERIES))
+        for row in self._rows.values():
+            due = int(row.status in FINAL and row.callback_url is not None)
+            assert deliveries.get(row.id, 0) == due, f"{deliveries.get(row.id, 0)} deliveries: {row}"
+
+    def _check_containers(self, engine: Engine) -> None:
+        rows = {container.id: container for container in engine.store.live_containers()}
+        assert rows == engine.fleet.live, "the fleet remembers other containers than the store"
+        for row in self._rows.values():
+            assert row.status is not TaskStatus.RUNNING or row.container_id in rows, f"runs nowhere: {row}"
+
+    def _check_counts(self, engine: Engine) -> None:
+        waiting = Counter(row.deployment_id for row in self._rows.values() if row.status in WAITING)
+        running = Counter(row.deployment_id for row in self._rows.values() if row.status is TaskStatus.RUNNING)
+        busy = Counter(
+            row.container_id
+            for row in self._rows.values()
+            if row.status is TaskStatus.RUNNING and AttemptRef(row.id, row.attempts) not in self._ended
+        )
+        counts = engine.hints.counts
+        assert {k: n for k, n in counts.waiting.items() if n} == waiting
+        assert {k: n for k, n in counts.running.items() if n} == running
+        for container in engine.fleet.live.values():
+            free = engine.hints.slots.free_in(container.id)
+            workers = engine.catalog.deployment(container.deployment_id).config.workers
+            assert free + busy[container.id] <= workers, f"{free} free beside {busy[container.id]} in {container.id}"
+
+    def _check_nothing_waits_in_vain(self, engine: Engine, now: float) -> None:
+        """Beside a free child only delayed tasks wait, and it is known when the first of them is due."""
+        for row in self._rows.values():
+            in_time = row.expires_at is None or row.expires_at > now
+            if row.status not in WAITING or not in_time or not engine.hints.slots.free(row.deployment_id):
+                continue
+            due = engine.hints.counts.next_due.get(row.deployment_id)
+            assert due is not None and due <= row.due, f"nobody will wake {row}"
+
+    # when nothing is under way
+
+    def check_agreed(self, links: Mapping[str, Wire], runners: Sequence[Runner]) -> None:
+        """Each linked runner holds what runs in it by the books, no less and no more."""
+        for runner in runners:
+            if runner.id in links and runner.wire is not None and not runner.stopping:
+                books = [r for r in self._rows.values() if (r.status, r.container_id) == (TaskStatus.RUNNING, runner.id)]
+                held = [*runner.running, *runner.backlog, *runner.unsettled]
+                assert set(held) == {AttemptRef(r.id, r.attempts) for r in books}, f"{runner.id} holds {held}"
+
+    # the end
+
+    def seen(self) -> list[Row]:
+        """The tasks as of the last commit."""
+        return list(self._rows.values())
+
+    def is_over(self) -> bool:
+        return all(row.status in FINAL for row in self._rows.values())
+
+    def check_over(self, engine: Engine, links: Mapping[str, Wire], runners: Sequence[Runner]) -> None:
+        """When everything was allowed to come to its end."""
+        waiting = [row for row in self._rows.values() if row.status not in FINAL]
+        whys = {row.deployment_id: engine.fleet.why(row.deployment_id, 0) for row in waiting}
+        assert not waiting, f"never finished: {waiting} {whys}"
+        by_id = {runner.id: runner for runner in runners}
+        for container in engine.fleet.live.values():
+            if container.status is not ContainerStatus.RUNNING or container.id not in links:
+                continue
+            free, runner = engine.hints.slots.free_in(container.id), by_id[container.id]
+            assert free == runner.free == runner.workers, f"{free} free in {container.id}, really {runner.free}"
+        self._check_back_to_least(engine)
+
+    @staticmethod
+    def _check_back_to_least(engine: Engine) -> None:
+        """Nothing runs but what shall always run."""
+        for container in engine.fleet.live.values():
+            scale = engine.catalog.deployment(container.deployment_id).config.autoscaler
+            alive = [c for c in engine.fleet.of(container.deployment_id) if c.status is not ContainerStatus.STOPPING]
+            assert len(alive) <= scale.min_containers, f"{container.id} is idle for good"
