@@ -6,6 +6,7 @@ import hashlib
 import math
 import re
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,6 +17,8 @@ HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(m|mb|mi|mib|g|gb|gi|gib)", re.IGNORECASE)
 PYTHON = re.compile(r"(?:python)?3(?:\.(\d{1,2}))?(?:\.\d{1,3})?")
+URL = re.compile(r"https?://[^\s\x00-\x1f\x7f\ud800-\udfff]+")
+MAX_URL = 2048
 MAX_RETRIES = 100
 MAX_TIMEOUT = 7 * 86400
 MAX_TTL = 30 * 86400
@@ -152,10 +155,17 @@ def check_name(name: object) -> str:
 
 def check_url(option: str, url: object) -> str:
     """An absolute http(s) URL with a host."""
-    ok = isinstance(url, str) and len(url) <= 2048 and re.fullmatch(r"https?://[^\s/?#]+[^\s]*", url)
-    if not ok:
-        raise bad(option, url, "an absolute http:// or https:// URL of at most 2048 characters")
-    return str(url)
+    if not isinstance(url, str) or not _is_url(url):
+        raise bad(option, url, f"an absolute http:// or https:// URL of at most {MAX_URL} characters")
+    return url
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return len(url) <= MAX_URL and bool(URL.fullmatch(url)) and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a host or a port that is none
+        return False
 
 
 def check_env(option: str, env: object) -> dict[str, str]:

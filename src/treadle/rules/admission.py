@@ -119,12 +119,11 @@ def _number(text: str) -> msgspec.Raw | float | str:
 
 def _callback(kwargs: dict[str, Any]) -> str | None:
     given = kwargs.get("callback_url")
-    if given is None:
+    if isinstance(given, msgspec.Raw):
+        given = msgspec.json.decode(given) if _starts(given, b'"') else None
+    if not isinstance(given, str) or not given:
         return None
-    value = msgspec.json.decode(given) if isinstance(given, msgspec.Raw) else given
-    if not isinstance(value, str) or not value:
-        return None
-    return check_url("callback_url", value)
+    return check_url("callback_url", given)
 
 
 def admit(unfinished: int, limit: int) -> QueueFull | None:
