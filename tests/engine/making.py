@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.engine.assemble import Chance, Engine, assemble
-from treadle.engine.catalog import Deploy, NewDeployment, NewSource, open_workspace
+from treadle.engine.catalog import Deploy, NewDeployment, open_workspace
 from treadle.engine.effects import Effect, ToRunner
 from treadle.engine.fleet import Connected, Disconnected, Freed
 from treadle.engine.queue import CancelTasks, Report, Submit
@@ -101,10 +101,10 @@ class Desk:
     def tick(self, seconds: float = 0.0) -> None:
         """Let time pass, and do what the server does each second."""
         self.now += seconds
-        queue, fleet = self.engine.queue, self.engine.fleet
+        queue, fleet, scaler = self.engine.queue, self.engine.fleet, self.engine.scaler
         if queue.due(self.now):
             self.ask(queue.wake)
-        self.run((queue.reap, None), (fleet.sweep, None), (fleet.scale, None))
+        self.run((queue.reap, None), (fleet.sweep, None), (scaler.scale, None))
 
     # what users do
 
@@ -114,7 +114,7 @@ class Desk:
             self.engine.catalog.deploy,
             Deploy(f"d{next(self._numbers)}", self.workspace.id, name, config, SOURCE, IMAGE.id),
         )
-        self.ask(self.engine.fleet.watch, made.deployment)
+        self.ask(self.engine.scaler.watch, made.deployment)
         return made.deployment
 
     def submission(self, deployment: Deployment, payload: bytes = b"{}", url: str | None = None) -> Submit:
@@ -137,7 +137,7 @@ class Desk:
 
     def container(self, deployment: Deployment) -> str:
         """The newest container that was started for a deployment."""
-        return self.engine.fleet.of(deployment.id)[-1].id
+        return self.engine.roster.of(deployment.id)[-1].id
 
     def connect(self, container_id: str, free: int = 1, held: Sequence[AttemptRef] = (), link: int | None = None) -> int:
         link = next(self._numbers) if link is None else link
@@ -153,7 +153,7 @@ class Desk:
     def started(self, deployment: Deployment, free: int = 1) -> tuple[str, int]:
         """A connected container of a deployment that needs none yet, and its link."""
         task_id = self.submit(deployment)
-        self.ask(self.engine.fleet.scale)
+        self.ask(self.engine.scaler.scale)
         self.cancel(task_id)
         container_id = self.container(deployment)
         return container_id, self.connect(container_id, free)
@@ -215,6 +215,3 @@ class Desk:
 
     def free(self, deployment: Deployment) -> int:
         return self.engine.hints.slots.free(deployment.id)
-
-
-__all__ = ["IMAGE", "NOW", "SOURCE", "BreakableStore", "Desk", "NewSource", "furnish"]

@@ -92,7 +92,7 @@ class Ledger:
             old = before.get(row.id)
             if row.attempts > (old.attempts if old else 0):
                 assert AttemptRef(row.id, row.attempts) in sent, f"claimed and not sent: {row}"
-                home = engine.fleet.live.get(row.container_id)
+                home = engine.roster.live.get(row.container_id)
                 works = home is None or home.status is ContainerStatus.RUNNING or home.id in stopped
                 assert works, f"claimed for a container that takes no work: {row}"
 
@@ -122,7 +122,7 @@ class Ledger:
 
     def _check_containers(self, engine: Engine) -> None:
         rows = {container.id: container for container in engine.store.live_containers()}
-        assert rows == engine.fleet.live, "the fleet remembers other containers than the store"
+        assert rows == engine.roster.live, "the fleet remembers other containers than the store"
         for row in self._rows.values():
             assert row.status is not TaskStatus.RUNNING or row.container_id in rows, f"runs nowhere: {row}"
 
@@ -137,7 +137,7 @@ class Ledger:
         counts = engine.hints.counts
         assert {k: n for k, n in counts.waiting.items() if n} == waiting
         assert {k: n for k, n in counts.running.items() if n} == running
-        for container in engine.fleet.live.values():
+        for container in engine.roster.live.values():
             free = engine.hints.slots.free_in(container.id)
             workers = engine.catalog.deployment(container.deployment_id).config.workers
             assert free + busy[container.id] <= workers, f"{free} free beside {busy[container.id]} in {container.id}"
@@ -173,10 +173,10 @@ class Ledger:
     def check_over(self, engine: Engine, links: Mapping[str, Wire], runners: Sequence[Runner]) -> None:
         """When everything was allowed to come to its end."""
         waiting = [row for row in self._rows.values() if row.status not in FINAL]
-        whys = {row.deployment_id: engine.fleet.why(row.deployment_id, 0) for row in waiting}
+        whys = {row.deployment_id: engine.scaler.why(row.deployment_id, 0) for row in waiting}
         assert not waiting, f"never finished: {waiting} {whys}"
         by_id = {runner.id: runner for runner in runners}
-        for container in engine.fleet.live.values():
+        for container in engine.roster.live.values():
             if container.status is not ContainerStatus.RUNNING or container.id not in links:
                 continue
             free, runner = engine.hints.slots.free_in(container.id), by_id[container.id]
@@ -186,7 +186,7 @@ class Ledger:
     @staticmethod
     def _check_back_to_least(engine: Engine) -> None:
         """Nothing runs but what shall always run."""
-        for container in engine.fleet.live.values():
+        for container in engine.roster.live.values():
             scale = engine.catalog.deployment(container.deployment_id).config.autoscaler
-            alive = [c for c in engine.fleet.of(container.deployment_id) if c.status is not ContainerStatus.STOPPING]
+            alive = [c for c in engine.roster.of(container.deployment_id) if c.status is not ContainerStatus.STOPPING]
             assert len(alive) <= scale.min_containers, f"{container.id} is idle for good"

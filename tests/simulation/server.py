@@ -103,7 +103,7 @@ class Server:
 
     def _scale_once(self, now: float, requests: Sequence[None]) -> Sequence[None]:
         self._scaling = False
-        return self.engine.fleet.scale(now, requests)
+        return self.engine.scaler.scale(now, requests)
 
     def read(self) -> None:
         """The server takes a message from a link, or notices its end."""
@@ -161,7 +161,7 @@ class Server:
             case Beat():
                 self.ask(engine.fleet.beat, container_id)
             case LoadFailed(reason):
-                self.ask(engine.fleet.gone, Gone(container_id, reason, failed=True), self._or_close(wire))
+                self.ask(engine.fleet.load_failed, Gone(container_id, reason, failed=True), self._or_close(wire))
 
     def _or_close(self, wire: Wire) -> Callable[[Any], None]:
         def settle(answer: Any) -> None:

@@ -143,7 +143,7 @@ class World(Server):
         def answered(answer: Any) -> None:
             if isinstance(answer, NewDeployment):
                 self.deployments.append(answer.deployment)
-                self.ask(self.engine.fleet.watch, answer.deployment)
+                self.ask(self.engine.scaler.watch, answer.deployment)
 
         self.ask(self.engine.catalog.deploy, verb, answered)
         if self._kind:
@@ -276,7 +276,7 @@ class World(Server):
             self.store.broken = int(turn < 10 and self.random.random() < 0.3)
             self._round()
             calm = calm + 1 if self.ledger.is_over() else 0
-            if calm > 8 and all(name in self.links for name in self.engine.fleet.live):  # longer than any keep_warm
+            if calm > 8 and all(name in self.links for name in self.engine.roster.live):  # longer than any keep_warm
                 break
         self.ledger.check_over(self.engine, self.links, self.runners())
 

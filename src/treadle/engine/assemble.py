@@ -15,6 +15,9 @@ from treadle.engine.fleet import Fleet
 from treadle.engine.hints import Hints
 from treadle.engine.outputs import Outputs
 from treadle.engine.queue import Queue
+from treadle.engine.roster import Roster
+from treadle.engine.scaler import Scaler
+from treadle.engine.trouble import Troubles
 from treadle.engine.webhooks import Webhooks
 from treadle.engine.writer import Report, Writer
 from treadle.model.container import Workspace
@@ -32,14 +35,16 @@ class Chance(msgspec.Struct, frozen=True):
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """The parts. Verbs of `queue`, `fleet`, `catalog`, `outputs` and `webhooks` run through `writer` only."""
+    """The parts. Verbs run through `writer` only; `roster` and `hints` may be read from elsewhere."""
 
     store: Store
     hints: Hints
     outbox: Outbox
     writer: Writer
     queue: Queue
+    roster: Roster
     fleet: Fleet
+    scaler: Scaler
     catalog: Catalog
     outputs: Outputs
     webhooks: Webhooks
@@ -59,14 +64,21 @@ def assemble(store: Store, workspace: Workspace, chance: Chance, report: Report)
     hints, outbox = Hints(), Outbox()
     catalog = Catalog(store)
     queue = Queue(store, hints, outbox, catalog.deployment, chance.jitter)
-    fleet = Fleet(
-        store=store, hints=hints, outbox=outbox, queue=queue,
-        deployment=catalog.deployment, image=catalog.image, secret=chance.secret, suffix=chance.suffix,
+    roster = Roster(store, hints.journal, outbox, catalog.deployment, catalog.image)
+    troubles = Troubles()
+    fleet = Fleet(store=store, hints=hints, outbox=outbox, queue=queue, roster=roster, troubles=troubles)
+    scaler = Scaler(
+        store=store, hints=hints, outbox=outbox, roster=roster, fleet=fleet, troubles=troubles,
+        deployment=catalog.deployment, secret=chance.secret, suffix=chance.suffix,
     )  # fmt: skip
     queue.recount()
     with store.transaction():
-        fleet.restore(chance.clock(), workspace.id)
+        fleet.restore(chance.clock())
+        scaler.watch(chance.clock(), store.deployments(workspace.id))
     hints.journal.forget()
     outbox.take()
     writer = Writer(store, hints.journal, outbox, chance.clock, report)
-    return Engine(store, hints, outbox, writer, queue, fleet, catalog, Outputs(store), Webhooks(store))
+    return Engine(
+        store=store, hints=hints, outbox=outbox, writer=writer, queue=queue, roster=roster, fleet=fleet,
+        scaler=scaler, catalog=catalog, outputs=Outputs(store), webhooks=Webhooks(store),
+    )  # fmt: skip

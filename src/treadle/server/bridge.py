@@ -128,7 +128,7 @@ class Bridge:
 
     def _scale_once(self, now: float, requests: Sequence[None]) -> Sequence[None]:
         self._scaling = False
-        return self.engine.fleet.scale(now, requests)
+        return self.engine.scaler.scale(now, requests)
 
     def waiter(self, task_id: str) -> asyncio.Future[None]:
         """Resolved when this task reaches a final state; hand it back to `forget_waiter`."""

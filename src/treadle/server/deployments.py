@@ -94,7 +94,7 @@ class Deployments(Controller):
         )
         made = await house.bridge.ask(house.bridge.engine.catalog.deploy, verb)
         house.lookup.forget(caller.workspace_id, asked.name)
-        await house.bridge.ask(house.bridge.engine.fleet.watch, made.deployment)
+        await house.bridge.ask(house.bridge.engine.scaler.watch, made.deployment)
         return _deployed(house, made.deployment, created=made.created)
 
     @get("/v2/workspace")

@@ -140,7 +140,7 @@ class Links:
                 case LoadFailed(reason, traceback):
                     log.warning("handler does not load", container=container_id, reason=reason, traceback=traceback)
                     gone = Gone(container_id, f"does not load: {reason}", failed=True)
-                    tell(engine.fleet.gone, gone, socket.fail)
+                    tell(engine.fleet.load_failed, gone, socket.fail)
                 case Hello():
                     raise Forbidden("hello comes once.")
 

@@ -227,17 +227,17 @@ async def _first(signals: asyncio.Queue[int], agent: asyncio.Task[None]) -> None
 
 async def _drain(bridge: Bridge, grace: float, signals: asyncio.Queue[int]) -> None:
     """Let running tasks finish within the grace; a second signal cuts it short."""
-    fleet = bridge.engine.fleet
-    await bridge.ask(fleet.drain, Drain(grace))
+    live = bridge.engine.roster.live
+    await bridge.ask(bridge.engine.fleet.drain, Drain(grace))
     hurry = asyncio.create_task(signals.get())
     try:
         async with asyncio.timeout(grace + 1.0):
-            while fleet.live and not hurry.done():
+            while live and not hurry.done():
                 bridge.fleet_changed.clear()
                 change = asyncio.create_task(bridge.fleet_changed.wait())
                 await asyncio.wait([hurry, change], return_when=asyncio.FIRST_COMPLETED)
                 change.cancel()
     except TimeoutError:
-        log.warning("tasks were still running after the grace; they will be retried", containers=len(fleet.live))
+        log.warning("tasks were still running after the grace; they will be retried", containers=len(live))
     finally:
         hurry.cancel()

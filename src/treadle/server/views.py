@@ -86,14 +86,14 @@ class Views:
 
     def _stats(self, deployment_id: str) -> Stats:
         depth = self._engine.hints.counts.unfinished(deployment_id)
-        return Stats(active_containers=len(self._engine.fleet.of(deployment_id)), queue_depth=depth)
+        return Stats(active_containers=len(self._engine.roster.of(deployment_id)), queue_depth=depth)
 
     def _why(self, task: Task, now: float) -> str:
         if task.status in FINAL or task.status not in WAITING:
             return ""
         if task.due > now:
             return f"next attempt in {task.due - now:.1f} s"
-        return self._engine.fleet.why(task.deployment_id, now)
+        return self._engine.scaler.why(task.deployment_id, now)
 
 
 def deployment_ref(deployment: Deployment) -> DeploymentRef:

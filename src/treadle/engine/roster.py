@@ -1,0 +1,92 @@
+"""The containers that are not over, as the store has them, and what their agents are told to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from treadle.engine.effects import Outbox, ToAgent
+from treadle.engine.hints import Journal
+from treadle.model.container import Container, ContainerStatus
+from treadle.model.deployment import Deployment, Image
+from treadle.model.wire import AgentHello, ContainerSpec, Wanted
+from treadle.rules.placement import Capacity
+from treadle.store.base import Store
+
+
+class Roster:
+    """Rows of containers, remembered while they live, and the agents that are connected.
+
+    `deployment` and `image` look definitions up. Every change of a row goes through `insert` and `save`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        outbox: Outbox,
+        deployment: Callable[[str], Deployment],
+        image: Callable[[str], Image],
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._outbox = outbox
+        self._deployment = deployment
+        self._image = image
+        self.live: dict[str, Container] = {}  # the rows that are not STOPPED
+        self.agents: dict[str, AgentHello] = {}
+        self.tokens: dict[str, str] = {}  # of containers that were not started yet
+        self.condemned: set[str] = set()  # silent containers that their agents are to kill
+
+    def insert(self, container: Container, token: str) -> None:
+        """A new container, and the token its runner will show."""
+        self._store.insert_container(container)
+        self.live[container.id] = container
+        self.tokens[container.id] = token
+        self._journal.note(lambda: self._put_back(container.id, None))
+
+    def save(self, container: Container) -> None:
+        """The new row of a container."""
+        self._store.update_container(container)
+        before = self.live.get(container.id)
+        if container.status is ContainerStatus.STOPPED:
+            self.live.pop(container.id, None)
+        else:
+            self.live[container.id] = container
+        self._journal.note(lambda: self._put_back(container.id, before))
+
+    def _put_back(self, container_id: str, before: Container | None) -> None:
+        if before is None:
+            self.live.pop(container_id, None)
+        else:
+            self.live[container_id] = before
+
+    def of(self, deployment_id: str) -> list[Container]:
+        """Live containers of a deployment; may be asked from any thread."""
+        return [c for c in list(self.live.values()) if c.deployment_id == deployment_id]
+
+    def tell(self, agent_id: str) -> None:
+        """Send an agent the list of what shall run on it; what is not listed it kills."""
+        mine = [c for c in self.live.values() if c.agent_id == agent_id and c.id not in self.condemned]
+        self._outbox.add(ToAgent(agent_id, Wanted([self._spec(c) for c in mine])))
+
+    def _spec(self, container: Container) -> ContainerSpec:
+        deployment = self._deployment(container.deployment_id)
+        return ContainerSpec(
+            container_id=container.id,
+            deployment_id=deployment.id,
+            token=self.tokens.get(container.id, ""),
+            config=deployment.config,
+            image=self._image(deployment.image_id),
+            source_id=deployment.source_id,
+            started=container.started_at is not None,
+            stub_type=deployment.stub_type,
+        )
+
+    def capacities(self) -> list[Capacity]:
+        """What the connected agents have, and what their containers were given of it."""
+        used: dict[str, int] = {}
+        for container in self.live.values():
+            memory = self._deployment(container.deployment_id).config.memory
+            used[container.agent_id] = used.get(container.agent_id, 0) + memory
+        agents = self.agents.values()
+        return [Capacity(a.agent_id, a.cpu, a.memory, tuple(a.gpus), used.get(a.agent_id, 0)) for a in agents]
