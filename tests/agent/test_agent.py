@@ -190,7 +190,7 @@ async def test_a_wanted_container_runs_in_its_own_copy_of_the_source_until_it_is
 @async_test
 async def test_the_end_of_a_runner_is_told_once_with_code_and_log_and_never_started_again(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        spec = w.container("import sys\nprint('no such thing')\nsys.exit(3)\n")
+        spec = w.container("import sys\nprint('Traceback\\n  at a place\\nno such thing\\n\\n')\nsys.exit(3)\n")
         await w.server.send(Wanted([spec]))
         exited = await w.server.next(Exited)
         assert exited == Exited(spec.container_id, "ended with exit code 3: no such thing")
@@ -199,6 +199,24 @@ async def test_the_end_of_a_runner_is_told_once_with_code_and_log_and_never_star
         await until(lambda: w.pid(other))
         assert w.server.all(Exited) == [exited]
         assert not w.pid(spec)
+
+
+@async_test
+async def test_a_long_line_of_a_runners_log_is_cut(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.server.send(Wanted([w.container("import sys\nsys.exit('x' * 5000)\n")]))
+        assert (await w.server.next(Exited)).reason == f"ended with exit code 1: {'x' * 199}…"
+
+
+@async_test
+async def test_the_last_words_of_a_runner_are_told_also_when_it_is_killed(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        spec = w.container("from pathlib import Path\nPath('../last_words').write_text('bad\\n')\n" + SLEEPER)
+        await w.server.send(Wanted([spec]))
+        words = tmp_path / "agent" / "containers" / spec.container_id / "last_words"
+        await until(lambda: words.exists() and words.read_text())
+        await w.server.send(Wanted([]))
+        assert (await w.server.next(Exited)).reason == "bad"
 
 
 @async_test

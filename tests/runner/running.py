@@ -12,7 +12,7 @@ import msgspec
 import psutil
 
 from treadle.model.deployment import QueueConfig
-from treadle.model.wire import RunSpec
+from treadle.model.wire import LAST_WORDS, RunSpec
 
 from .link_server import DEADLINE, Link, Server, wait_until
 
@@ -76,6 +76,10 @@ class Runner:
 
     def log(self) -> str:
         return (self._folder / "log").read_text()
+
+    def last_words(self) -> str:
+        """Why the runner has ended itself, as it tells its agent."""
+        return (self._folder / LAST_WORDS).read_text()
 
     def wait(self, seconds: float = DEADLINE) -> int:
         """The exit code of the runner."""

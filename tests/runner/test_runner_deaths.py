@@ -158,7 +158,7 @@ def test_more_work_than_children_waits_its_turn(runner: Runner) -> None:
     [
         ("import no_such_module", "importing 'app' raised ModuleNotFoundError: No module named 'no_such_module'"),
         ("def other(): pass", "module 'app' has no function 'handler'"),
-        ("handler = 3", "app:handler is a int, not a function"),
+        ("handler = 3", "app:handler is not a function but of type int."),
         ("def handler(:", "importing 'app' raised SyntaxError"),
         ("raise SystemExit(1)", "importing 'app' raised SystemExit: 1"),
     ],
@@ -172,6 +172,7 @@ def test_a_handler_that_cannot_be_loaded_ends_the_runner(runner: Runner, source:
     assert failed.reason.startswith(reason)
     assert "treadle/runner" not in failed.traceback
     assert runner.wait() == 2
+    assert runner.last_words() == f"could not load the handler: {failed.reason}\n"
 
 
 def test_an_on_start_that_raises_ends_the_runner_with_its_traceback(runner: Runner) -> None:

@@ -16,11 +16,12 @@ from structlog.typing import FilteringBoundLogger
 from treadle.agent.reconcile import Forget, Kill, ReportLost, Start, State, reconcile
 from treadle.agent.sources import Sources
 from treadle.model.errors import TreadleError
-from treadle.model.wire import ContainerSpec, Exited, RunSpec
+from treadle.model.wire import LAST_WORDS, ContainerSpec, Exited, RunSpec
 from treadle.runtime.base import Running, Runtime, StartSpec
 from treadle.runtime.image import Images
 
-_TAIL = 800  # bytes of the log that are told when a runner failed
+_TAIL = 4096  # bytes at the end of a log that are looked at when a runner failed
+_LINE = 200  # characters of its last line that are told
 STOPPED = "stopped: it was not wanted any more"
 
 
@@ -166,15 +167,8 @@ class Containers:
         """Wait for the end of a running container and report it."""
         assert known.running is not None
         status = await known.running.wait()
-        reason = STOPPED if known.state is State.STOPPING else await self._reason(container_id, status)
+        reason = await asyncio.to_thread(_reason, self._folder / container_id, status, known.state)
         await self._end(known, Exited(container_id, reason))
-
-    async def _reason(self, container_id: str, status: int | None) -> str:
-        said = describe(status)
-        if status in (0, None):
-            return said
-        tail = await asyncio.to_thread(_tail, self._folder / container_id / "log")
-        return f"{said}: {tail}" if tail else said
 
     async def _end(self, known: _Known, exited: Exited) -> None:
         await asyncio.to_thread(shutil.rmtree, self._folder / exited.container_id, ignore_errors=True)
@@ -219,10 +213,25 @@ def _prepare(folder: Path, source: Path) -> None:
     shutil.copytree(source, folder / "code", symlinks=True)
 
 
-def _tail(path: Path) -> str:
+def _reason(folder: Path, status: int | None, state: State) -> str:
+    """Why a container ended, in one line: by its runner's own words, else by what was done to it or its exit code."""
+    words = _last_line(folder / LAST_WORDS)
+    if words:
+        return words
+    if state is State.STOPPING:
+        return STOPPED
+    said = describe(status)
+    line = "" if status in (0, None) else _last_line(folder / "log")
+    return f"{said}: {line}" if line else said
+
+
+def _last_line(path: Path) -> str:
+    """The last line that is not empty, cut where it is very long; "" where there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL))
-            return file.read().decode(errors="replace").strip()
+            lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ""
+    line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"

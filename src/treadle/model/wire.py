@@ -13,6 +13,7 @@ MAX_FRAME = 64 * 1024 * 1024
 BEAT_SECONDS = 3.0
 LEASE_SECONDS = 15.0
 ORPHAN_GRACE_SECONDS = 60.0
+LAST_WORDS = "last_words"  # file beside run.msgpack in which a runner that can never work says why, in one line
 
 
 class AttemptRef(msgspec.Struct, frozen=True, array_like=True):
@@ -72,7 +73,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """An attempt has ended. Exactly one of `result`, `raised`, `died`, `timed_out` is set.
 
-    Sent again after a reconnect until `Settled` answers it. `free`: the child can take the next task.
+    Sent again after a reconnect until `Settled` answers it. `free`: the child takes (or has taken) the next task.
     """
 
     ref: AttemptRef
@@ -81,6 +82,13 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     died: Died | None = None
     timed_out: bool = False
     free: bool = False
+    ran: float = 0.0  # seconds in the child
+
+
+class Returned(msgspec.Struct, frozen=True, tag="returned"):
+    """These attempts were sent ahead, have not started and never will: the answer to `Recall`, or part of a stop."""
+
+    refs: list[AttemptRef]
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
@@ -107,6 +115,10 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     """Kill the child that runs this attempt; its report is not wanted."""
 
     ref: AttemptRef
+
+
+class Recall(msgspec.Struct, frozen=True, tag="recall"):
+    """Give back what has not started: the task in front of it takes longer than its kind used to."""
 
 
 class Settled(msgspec.Struct, frozen=True, tag="settled"):
@@ -216,8 +228,8 @@ class RunSpec(msgspec.Struct, frozen=True):
     orphan_grace: float = ORPHAN_GRACE_SECONDS
 
 
-RunnerToServer = Hello | Ready | Finished | LoadFailed | Beat
-ServerToRunner = Work | Cancel | Settled | Stop
+RunnerToServer = Hello | Ready | Finished | Returned | LoadFailed | Beat
+ServerToRunner = Work | Cancel | Recall | Settled | Stop
 AgentToServer = AgentHello | Exited | BuildLog | Built | Beat
 ServerToAgent = Wanted | Build
 

@@ -71,7 +71,7 @@ def load(name: str, code: str) -> Handler:
         raise NotLoaded(f"module {module_name!r} has no function {function!r}. Deploy it again with the right name.")
     target = getattr(module, function)
     if not callable(target):
-        raise NotLoaded(f"{name} is a {type(target).__name__}, not a function.")
+        raise NotLoaded(f"{name} is not a function but of type {type(target).__name__}.")
     handler = Handler(target)
     try:
         handler.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from treadle.model.wire import RunSpec
+from treadle.model.wire import LAST_WORDS, RunSpec
 
 TEMPLATE_END_SECONDS = 2.0
 
@@ -27,10 +27,10 @@ def main(argv: list[str]) -> int:
     except (OSError, msgspec.MsgspecError) as exc:
         print(f"treadle runner: cannot read {file}: {exc}. An agent writes it for each container.", file=sys.stderr)
         return 64
-    return _run(spec)
+    return _run(spec, file.with_name(LAST_WORDS))
 
 
-def _run(spec: RunSpec) -> int:
+def _run(spec: RunSpec, last_words: Path) -> int:
     ours, theirs = socket.socketpair()
     pid = os.fork()  # first thing: no thread, no event loop and no network library is in memory yet
     if pid == 0:
@@ -42,7 +42,7 @@ def _run(spec: RunSpec) -> int:
     from treadle.runner import parent  # noqa: PLC0415 -- and so template and children stay small
 
     try:
-        return parent.run(spec, ours)
+        return parent.run(spec, ours, last_words)
     finally:
         ours.close()
         _await_template(pid)

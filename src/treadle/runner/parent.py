@@ -9,6 +9,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -38,13 +39,13 @@ SETTLE_SECONDS = 5.0
 MAX_DEATHS = 3  # in a row, of children that had no task
 
 
-def run(spec: RunSpec, template: socket.socket) -> int:
-    """Be the parent until the container shall end; returns the exit code."""
-    return asyncio.run(_run(spec, template))
+def run(spec: RunSpec, template: socket.socket, last_words: Path) -> int:
+    """Be the parent until the container shall end; returns the exit code. `last_words` is the file for the agent."""
+    return asyncio.run(_run(spec, template, last_words))
 
 
-async def _run(spec: RunSpec, template: socket.socket) -> int:
-    parent = Parent(spec, template)
+async def _run(spec: RunSpec, template: socket.socket, last_words: Path) -> int:
+    parent = Parent(spec, template, last_words)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parent.stop, TERM_GRACE)
@@ -54,8 +55,9 @@ async def _run(spec: RunSpec, template: socket.socket) -> int:
 class Parent:
     """All that is known here of attempts: running in a child, or finished and not yet settled by the server."""
 
-    def __init__(self, spec: RunSpec, template: socket.socket) -> None:
+    def __init__(self, spec: RunSpec, template: socket.socket, last_words: Path) -> None:
         self._spec = spec
+        self._last_words = last_words
         self._pool = Pool(template, self._on_message, self._on_exit, self._on_template_end)
         self._link = Link(spec, self._greet, self._on_server)
         self._evidence = Evidence(spec)
@@ -248,8 +250,13 @@ class Parent:
         self.stop(0, FAILED)
 
     def _fail(self, message: LoadFailed) -> None:
-        """This container can never work: say so, once, and end."""
+        """This container can never work: say so, once, and end.
+
+        The agent is told by a file: the server, once it knows, may have this process killed before it has ended.
+        """
         if self._load_failed is None:
             self._load_failed = message
+            with contextlib.suppress(OSError):  # no room on the disk: the exit code is left to tell
+                self._last_words.write_text(f"could not load the handler: {' '.join(message.reason.split())}\n")
             self._link.put(message)
             self.stop(TERM_GRACE, CANNOT_LOAD)
