@@ -138,8 +138,9 @@ class Links:
                 case Beat():
                     tell(engine.fleet.beat, container_id)
                 case LoadFailed(reason, traceback):
-                    log.warning("handler does not load", container=container_id, reason=reason, traceback=traceback)
-                    gone = Gone(container_id, f"does not load: {reason}", failed=True)
+                    told = {"exception": traceback.rstrip()} if traceback else {}  # printed as lines, like our own
+                    log.warning("handler could not be loaded", container=container_id, reason=reason, **told)
+                    gone = Gone(container_id, f"could not load the handler: {reason}", failed=True)
                     tell(engine.fleet.load_failed, gone, socket.fail)
                 case Hello():
                     raise Forbidden("hello comes once.")
