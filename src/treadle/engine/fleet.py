@@ -20,6 +20,8 @@ KILL_SECONDS = 5.0  # for an agent to kill a container and say that it is gone
 LOAD_GRACE = 10.0  # for what other children run when one cannot load the handler
 PAUSE = 5.0  # seconds between two sweeps, which are due each second
 
+START_SECONDS = 300.0  # a container that has not called by then is lost; an image may have to be built first
+
 S = ContainerStatus
 
 
@@ -80,20 +82,27 @@ class Fleet:
 
     # agents
 
-    def agent_connected(self, _now: float, requests: Sequence[AgentHello]) -> list[None]:
+    def agent_connected(self, now: float, requests: Sequence[AgentHello]) -> list[None]:
         """An agent is there: containers it should run but does not are lost, the rest it is told to keep."""
         for hello in requests:
             self._roster.agents[hello.agent_id] = hello
+            self._lease_starts(hello.agent_id, now + START_SECONDS)
             self._roster.tell(hello.agent_id)
             self._outbox.add(ScaleDue())
         return [None] * len(requests)
 
-    def agent_gone(self, _now: float, requests: Sequence[AgentHello]) -> list[None]:
+    def agent_gone(self, now: float, requests: Sequence[AgentHello]) -> list[None]:
         """The link that began with this hello is closed; its containers go on and keep their leases."""
         for hello in requests:
             if self._roster.agents.get(hello.agent_id) is hello:  # else it is back already
                 del self._roster.agents[hello.agent_id]
+                self._lease_starts(hello.agent_id, now + LEASE_SECONDS)
         return [None] * len(requests)
+
+    def _lease_starts(self, agent_id: str, until: float) -> None:
+        """A start may take long while its agent is there to see to it, and no longer than a lease without."""
+        for container in [c for c in self._roster.live.values() if c.agent_id == agent_id and c.status is S.STARTING]:
+            self._roster.save(msgspec.structs.replace(container, lease_until=until))
 
     # runners
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from treadle.engine.effects import Outbox, ScaleDue
-from treadle.engine.fleet import Fleet
+from treadle.engine.fleet import START_SECONDS, Fleet
 from treadle.engine.hints import Hints
 from treadle.engine.roster import Roster
 from treadle.engine.trouble import Troubles
@@ -15,7 +15,6 @@ from treadle.model.deployment import Deployment, DeploymentKind
 from treadle.rules import autoscale, placement
 from treadle.store.base import Store
 
-START_SECONDS = 300.0  # a container that has not called by then is lost; an image may have to be built first
 IDLE_GRACE = 5.0  # an idle container has nothing to finish
 
 S = ContainerStatus
