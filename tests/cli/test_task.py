@@ -32,7 +32,7 @@ def test_list_is_a_table_newest_first(treadle: Run, tasks: Peer) -> None:
     lines = treadle("task", "list").stdout.splitlines()
     assert lines[0].split() == ["TASK", "ID", "STATUS", "ATTEMPTS", "CREATED", "RAN", "DEPLOYMENT"]
     assert [line.split()[:2] for line in lines[1:-1]] == [["waiting", "PENDING"], ["bad", "FAILED"], ["done", "COMPLETE"]]
-    assert lines[1].endswith("app:f (draft)")
+    assert lines[1].endswith("  app:f (draft)")
     assert lines[3].endswith("2.5 s  thumbs v1")
     assert lines[-1] == "3 items"
 
@@ -70,6 +70,20 @@ def test_show_tells_what_there_is(treadle: Run, tasks: Peer) -> None:
     assert facts["output:"] == "a.png (1.5 kB) http://host/a"
     assert "why:" not in facts
     assert "waits for a container" in treadle("task", "show", "waiting").stdout
+
+
+def test_show_prints_equal_tracebacks_once(treadle: Run, peer: Peer) -> None:
+    """A task that failed the same way at each attempt shows that way once, and which attempt it was."""
+    tries = [
+        AttemptView(n, "FAILED", "c", TIME, LATER, "exception", "E: no", "Traceback\n  File " + file)
+        for n, file in enumerate("xxy", 1)
+    ]
+    peer.set_task(task_view("bad", "FAILED", attempts=tries))
+    lines = [line.strip() for line in treadle("task", "show", "bad").stdout.splitlines()]
+    at = lines.index("attempt:    1  FAILED  ran 2.5 s  E: no")
+    assert lines[at + 1 : at + 3] == ["Traceback", "File x"]
+    assert lines[at + 4] == "(traceback as of attempt 1)"
+    assert lines[at + 6 :] == ["Traceback", "File y"]
 
 
 def test_show_json_is_the_servers_object(treadle: Run, tasks: Peer) -> None:

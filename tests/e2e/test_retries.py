@@ -88,7 +88,7 @@ def test_a_handler_that_always_raises_runs_once_and_then_as_often_as_retries_say
         assert (attempt["status"], attempt["failure_kind"]) == ("FAILED", "exception")
         assert attempt["failure_reason"] == "ValueError: the melon is not ripe"
         assert attempt["traceback"].startswith("Traceback (most recent call last):")
-        assert 'app.py", line 8, in handler' in attempt["traceback"]
+        assert 'File "app.py", line 8, in handler' in attempt["traceback"]
         assert 'raise ValueError("the melon is not ripe")' in attempt["traceback"]
     assert unix(task["ended_at"]) >= unix(task["attempts"][-1]["started_at"])
 

@@ -77,7 +77,7 @@ def test_a_result_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_messages_and_tracebacks_are_cut_in_the_middle() -> None:
     """A huge message is kept by head and tail, within its limit, with word of what is missing."""
-    told = raised(ValueError("<" + "é" * 100_000 + ">"), ())
+    told = raised(ValueError("<" + "é" * 100_000 + ">"), (), "/code")
     assert len(told.message.encode()) <= MAX_MESSAGE
     assert len(told.traceback.encode()) <= MAX_TRACEBACK
     assert told.message[0] == "<"
@@ -92,5 +92,5 @@ def test_an_exception_that_cannot_be_read_is_still_told() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert raised(Rude(), ()).type == "Rude"
-    assert raised(ValueError("\ud800"), ()).message == "\\ud800"
+    assert raised(Rude(), (), "/code").type == "Rude"
+    assert raised(ValueError("\ud800"), (), "/code").message == "\\ud800"

@@ -49,7 +49,7 @@ def test_an_exception_is_told_with_type_message_and_the_users_traceback(runner: 
     raised = link.run("t1").raised
     assert raised is not None
     assert (raised.type, raised.message, raised.retryable) == ("KeyError", "'no such picture'", True)
-    assert 'app.py", line 3, in inner' in raised.traceback
+    assert 'File "app.py", line 3, in inner' in raised.traceback
     assert raised.traceback.splitlines()[-1] == "KeyError: 'no such picture'"
     assert "treadle/runner" not in raised.traceback
 

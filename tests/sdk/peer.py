@@ -22,7 +22,7 @@ TIME = "2026-02-03T10:00:00.120441Z"
 def task_view(task_id: str, status: str = "PENDING", result: str = "null", **changes: Any) -> api.TaskView:
     """A task as the server shows it."""
     workspace = api.WorkspaceView(1, "ws", "default", TIME, TIME)
-    stub = api.StubView("stub-1", "stub-1", "app:f", "taskqueue", "{}", 0, False, TIME, TIME)
+    stub = api.StubView("stub-1", "stub-1", "taskqueue/app:f", "taskqueue", "{}", 0, False, TIME, TIME)
     view = api.TaskView(
         id=task_id, external_id=task_id, status=status, failure_reason="", container_id="", created_at=TIME,
         started_at=None, ended_at=None, updated_at=TIME, deployment=api.DeploymentRef("d", "thumbs", 1), outputs=[],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -123,7 +123,7 @@ def _row(view: TaskView) -> tuple[str, ...]:
 
 def _deployment(view: TaskView) -> str:
     ref = view.deployment
-    return f"{ref.name} v{ref.version}" if ref.name else f"{view.stub.name} (draft)"
+    return f"{ref.name} v{ref.version}" if ref.name else f"{view.stub.name.removeprefix(f'{view.stub.type}/')} (draft)"
 
 
 def _show(view: TaskView, console: Console) -> None:
@@ -142,17 +142,21 @@ def _show(view: TaskView, console: Console) -> None:
     for label, value in facts:
         if value:
             console.say(f"{label + ':':<12}{value}")
-    for attempt in view.attempts:
-        _show_attempt(attempt, console.say)
+    _show_attempts(view.attempts, console.say)
     for output in view.outputs:
         console.say(f"{'output:':<12}{output.name} ({amount(output.size)}) {output.url}")
 
 
-def _show_attempt(attempt: AttemptView, say: Callable[[str], None]) -> None:
-    words = [f"{attempt.number}", attempt.status, f"ran {_ran(attempt)}", attempt.failure_reason]
-    say(f"{'attempt:':<12}{'  '.join(word for word in words if word)}")
-    for line in attempt.traceback.splitlines():
-        say(f"{'':<12}{line}")
+def _show_attempts(attempts: Sequence[AttemptView], say: Callable[[str], None]) -> None:
+    """Each attempt with its traceback, or with the number of the first one that had the same."""
+    shown: dict[str, int] = {}
+    for attempt in attempts:
+        words = [f"{attempt.number}", attempt.status, f"ran {_ran(attempt)}", attempt.failure_reason]
+        say(f"{'attempt:':<12}{'  '.join(word for word in words if word)}")
+        first = shown.setdefault(attempt.traceback, attempt.number)
+        same = [f"(traceback as of attempt {first})"] if attempt.traceback else []
+        for line in attempt.traceback.splitlines() if first == attempt.number else same:
+            say(f"{'':<12}{line}")
 
 
 def _time(text: str) -> datetime:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import BinaryIO, NoReturn
 
 from treadle.model.wire import Finished, LoadFailed, Raised, Ready, RunSpec, Work
@@ -60,7 +61,7 @@ class Child:
             return load(self._spec.config.handler, self._spec.code)
         except NotLoaded as exc:
             cause = exc.__cause__
-            self._send(LoadFailed(cut(str(exc)), traceback_of(cause) if cause else ""))
+            self._send(LoadFailed(cut(str(exc)), traceback_of(cause, self._spec.code) if cause else ""))
             return None
 
     def _attempt(self, handler: Handler, work: Work) -> Finished:
@@ -68,13 +69,14 @@ class Child:
         os.environ["TASK_ID"] = work.ref.task_id
         os.environ["TASK_ATTEMPT"] = str(work.ref.attempt)
         try:
+            began = time.perf_counter()
             args, kwargs = arguments(work.payload)
             value = handler.call(args, kwargs, self._context(handler, work) if handler.wants_context else None)
-            return Finished(work.ref, result=to_json(value))
+            return Finished(work.ref, result=to_json(value), ran=time.perf_counter() - began)
         except NotJson as exc:
             return Finished(work.ref, raised=Raised(exc.type, cut(str(exc)), "", retryable=False, not_json=True))
         except BaseException as exc:  # noqa: BLE001 -- user code may raise anything
-            return Finished(work.ref, raised=raised(exc, handler.retry_for))
+            return Finished(work.ref, raised=raised(exc, handler.retry_for, self._spec.code))
 
     def _context(self, handler: Handler, work: Work) -> FunctionContext:
         return FunctionContext(

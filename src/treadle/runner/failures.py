@@ -24,12 +24,12 @@ class NotLoaded(Exception):
     """The handler cannot be used; the message is one line for its author. The cause is what user code raised."""
 
 
-def raised(exc: BaseException, retry_for: tuple[type[BaseException], ...]) -> Raised:
-    """The report of an exception. `retry_for` empty: any exception is worth another try."""
+def raised(exc: BaseException, retry_for: tuple[type[BaseException], ...], code: str) -> Raised:
+    """The report of an exception. `retry_for` empty: any exception is worth another try. `code`: see traceback_of."""
     return Raised(
         type=type(exc).__name__,
         message=cut(message_of(exc)),
-        traceback=traceback_of(exc),
+        traceback=traceback_of(exc, code),
         retryable=not retry_for or isinstance(exc, retry_for),
     )
 
@@ -47,13 +47,16 @@ def one_line(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {first}" if first else type(exc).__name__
 
 
-def traceback_of(exc: BaseException) -> str:
-    """The traceback as Python prints it, from the first frame that is the user's."""
+def traceback_of(exc: BaseException, code: str) -> str:
+    """The traceback as Python prints it, from the first frame that is the user's.
+
+    Files below the folder `code` are named as the user names them: each container has a copy of its own.
+    """
     try:
         text = "".join(traceback.format_exception(type(exc), exc, _users_part(exc.__traceback__)))
     except Exception as problem:  # noqa: BLE001 -- no memory left, or the user's __repr__ failed
         text = f"{type(exc).__name__} (its traceback cannot be printed: {type(problem).__name__})\n"
-    return cut(text, MAX_TRACEBACK)
+    return cut(text.replace(f'File "{code}{os.sep}', 'File "'), MAX_TRACEBACK)
 
 
 def _users_part(frames: TracebackType | None) -> TracebackType | None:
