@@ -203,7 +203,7 @@ class Client:
             except (HTTPException, OSError) as error:
                 connection.close()
                 if not reused or isinstance(error, TimeoutError) or (whole and not repeatable):
-                    raise self._unreachable(error, timeout, accepted=whole and not repeatable) from error
+                    raise self._unreachable(error, timeout, accepted=whole and not repeatable) from None
             except BaseException:
                 connection.close()
                 raise
@@ -235,7 +235,7 @@ class Client:
         try:
             yield
         except (HTTPException, OSError) as error:
-            raise Unreachable(f"{self.url} went away in the middle of {what}.", "Try again.") from error
+            raise Unreachable(f"{self.url} went away in the middle of {what}.", "Try again.") from None
 
     def _unreachable(self, error: Exception, timeout: float, *, accepted: bool) -> Unreachable:
         if isinstance(error, TimeoutError):
@@ -264,7 +264,7 @@ def _decode(data: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
         advice = "Is TREADLE_URL the URL of a Treadle server of this version?"
-        raise TreadleError(f"The server's answer is not what was expected: {error}.", advice) from error
+        raise TreadleError(f"The server's answer is not what was expected: {error}.", advice) from None
 
 
 def _error(status: int, data: bytes) -> TreadleError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from io import BytesIO
 
@@ -108,6 +109,14 @@ def test_no_server_says_how_to_start_one() -> None:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(Unreachable, match=rf"{url}.*refused.*treadle up"):
             Client(url).health()
+
+
+def test_an_error_of_the_client_shows_no_other_before_it() -> None:
+    """The message has what the socket's error said; a script that ends with it prints one traceback."""
+    with pytest.raises(Unreachable) as caught:
+        Client("http://127.0.0.1:9").health()
+    assert "direct cause" not in "".join(traceback.format_exception(caught.value))
+    assert "During handling" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_server_that_does_not_answer_is_given_up() -> None:

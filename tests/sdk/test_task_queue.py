@@ -246,8 +246,9 @@ def test_put_does_nothing_while_the_module_is_imported(monkeypatch: pytest.Monke
 def test_arguments_that_are_not_json_are_a_type_error(monkeypatch: pytest.MonkeyPatch, value: object) -> None:
     """They are refused before anything is sent: here no server exists."""
     monkeypatch.setenv("TREADLE_URL", "http://127.0.0.1:9")
-    with pytest.raises(TypeError, match=r"double\.put\(\) must be JSON"):
+    with pytest.raises(TypeError, match=r"double\.put\(\) must be JSON") as caught:
         task_queue(double).put(value)  # type: ignore[arg-type]
+    assert caught.value.__suppress_context__, "the message holds what json said"
 
 
 def _function(root: Path, file: str, body: str = "def f(): pass") -> Any:

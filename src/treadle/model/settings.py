@@ -80,9 +80,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is not valid TOML: {error}.", "Correct the file or remove it.") from error
+        raise InvalidInput(f"{path} is not valid TOML: {error}.", "Correct the file or remove it.") from None
     except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}.", "Correct its permissions.") from error
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.", "Correct its permissions.") from None
 
 
 def _read_config(data: Path) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _read_credentials(data: Path) -> Credentials:
         return msgspec.convert(found, Credentials)
     except msgspec.ValidationError as error:
         advice = "Remove it and start the server, which writes it."
-        raise InvalidInput(f"{path} is damaged: {error}.", advice) from error
+        raise InvalidInput(f"{path} is damaged: {error}.", advice) from None
 
 
 def load(

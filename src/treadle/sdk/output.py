@@ -113,7 +113,7 @@ class Output:
                 with self.path.open("rb") as file:
                     saved = _client().save_output(self.task_id, self._attempt, self.name, file)
         except TreadleError as error:
-            raise OutputSaveError(f"The output {self.name!r} was not saved: {error.message}", error.advice) from error
+            raise OutputSaveError(f"The output {self.name!r} was not saved: {error.message}", error.advice) from None
         self.id = saved.id
         self._stat = Stat(status.st_mode, saved.size, status.st_atime, status.st_mtime)
         if self._made:
@@ -133,8 +133,8 @@ class Output:
             raise self._not_saved()
         try:
             _client().output_url(self.id)
-        except NotFound as error:
-            raise OutputNotFoundError(f"The server does not hold the output {self.name!r} any more.") from error
+        except NotFound:
+            raise OutputNotFoundError(f"The server does not hold the output {self.name!r} any more.") from None
         return self._stat
 
     def exists(self) -> bool:
@@ -159,7 +159,7 @@ class Output:
         try:
             return _client().output_url(self.id, expires)
         except TreadleError as error:
-            raise OutputPublicURLError(f"There is no URL for {self.name!r}: {error.message}", error.advice) from error
+            raise OutputPublicURLError(f"There is no URL for {self.name!r}: {error.message}", error.advice) from None
 
     @classmethod
     def _of_our(cls, path: Path) -> Self:

@@ -115,8 +115,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
-    except PermissionError as error:
-        raise _unreadable(folder) from error
+    except PermissionError:
+        raise _unreadable(folder) from None
 
 
 def _rules_of(folder: Path, names: Sequence[str]) -> Iterator[tuple[Path, GitIgnoreSpec]]:
@@ -132,7 +132,7 @@ def _rules_of(folder: Path, names: Sequence[str]) -> Iterator[tuple[Path, GitIgn
             yield folder, GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         advice = "Correct or remove that line."
-        raise InvalidInput(f"An ignore file in {folder} cannot be understood: {error}.", advice) from error
+        raise InvalidInput(f"An ignore file in {folder} cannot be understood: {error}.", advice) from None
 
 
 def _ignored(path: Path, rules: Rules, *, is_dir: bool) -> bool:
@@ -149,8 +149,8 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path, left: int) -> int:
     """Copy one file into the archive; returns its size, or what was read when that passes `left`."""
     try:
         file = path.open("rb")
-    except PermissionError as error:
-        raise _unreadable(path) from error
+    except PermissionError:
+        raise _unreadable(path) from None
     with file:
         status = os.fstat(file.fileno())
         info = zipfile.ZipInfo(name, EPOCH)

@@ -108,7 +108,7 @@ class TaskQueue(Generic[P, R]):
         try:
             return json.dumps({"args": args, "kwargs": kwargs}, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
-            raise TypeError(f"The arguments of {self.func.__name__}.put() must be JSON: {error}.") from error
+            raise TypeError(f"The arguments of {self.func.__name__}.put() must be JSON: {error}.") from None
 
 
 @overload
