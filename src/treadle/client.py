@@ -234,7 +234,7 @@ class Client:
     def _telling(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (HTTPException, OSError) as error:
+        except (HTTPException, OSError):
             raise Unreachable(f"{self.url} went away in the middle of {what}.", "Try again.") from None
 
     def _unreachable(self, error: Exception, timeout: float, *, accepted: bool) -> Unreachable:

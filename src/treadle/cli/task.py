@@ -123,7 +123,9 @@ def _row(view: TaskView) -> tuple[str, ...]:
 
 def _deployment(view: TaskView) -> str:
     ref = view.deployment
-    return f"{ref.name} v{ref.version}" if ref.name else f"{view.stub.name.removeprefix(f'{view.stub.type}/')} (draft)"
+    if ref.name:
+        return f"{ref.name} v{ref.version}"
+    return f"{view.stub.name.removeprefix(f'{view.stub.type}/')} (draft)"
 
 
 def _show(view: TaskView, console: Console) -> None:
