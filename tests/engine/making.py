@@ -158,6 +158,19 @@ class Desk:
         container_id = self.container(deployment)
         return container_id, self.connect(container_id, free)
 
+    @staticmethod
+    def scale_of(most: int, **fields: int) -> Autoscaler:
+        return Autoscaler(max_containers=most, **fields)
+
+    def pair(self, deployment: Deployment) -> tuple[list[str], list[str]]:
+        """Two connected containers, each with a task that runs there."""
+        tasks = [self.submit(deployment), self.submit(deployment)]
+        self.ask(self.engine.scaler.scale)
+        names = [container.id for container in self.engine.roster.of(deployment.id)]
+        for name in names:
+            self.connect(name)
+        return names, tasks
+
     def report(self, container_id: str, link: int, task_id: str, attempt: int = 1, **fields: Any) -> Report:
         if not fields.keys() & {"raised", "died", "timed_out"}:
             fields.setdefault("result", b"1")
