@@ -51,6 +51,7 @@ IDLE = [("a", 5.0), ("b", 1.0), ("c", 9.0), ("d", 3.0)]
         (-3, 0, 9.0, []),
         (4, 10, 9.0, []),
         (4, 8, 9.0, ["b"]),
+        (4, 60, -90.0, ["b", "d", "a", "c"]),
     ],
 )
 def test_the_longest_idle_leave_first(surplus: int, keep_warm: int, now: float, gone: list[str]) -> None:

@@ -213,16 +213,17 @@ class Fleet:
         After a pause of our own (the machine slept, the clock was set) they get one more lease: their heartbeats may
         be waiting to be read.
         """
-        paused, self._swept = now - self._swept > PAUSE, now
+        passed, self._swept = now - self._swept, now
+        if not 0 <= passed <= PAUSE:
+            for container in list(self._roster.live.values()):
+                if passed < 0 or container.lease_until < now:
+                    self._roster.save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
         late = [c for c in self._roster.live.values() if c.lease_until < now]
-        for container in () if paused else late:
+        for container in late:
             self._hints.slots.detach(container.id)  # all first: what one leaves is not for another of them
         for container in late:
-            if paused:
-                self._roster.save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
-            else:
-                self._lost(container, now)
-        return [0 if paused else len(late)] * len(requests)
+            self._lost(container, now)
+        return [len(late)] * len(requests)
 
     def _lost(self, container: Container, now: float) -> None:
         silent = container.started_at is None

@@ -23,7 +23,7 @@ def wanted(unfinished: int, scale: Autoscaler, *, standing: bool, active: bool =
 def leaving(idle: Iterable[tuple[str, float]], surplus: int, keep_warm: float, now: float) -> list[str]:
     """Of the idle containers (id, idle since), at most `surplus` that have been idle for `keep_warm` seconds.
 
-    The longest idle ones leave first.
+    The longest idle ones leave first. A time far ahead was written before the clock was set back: long ago.
     """
-    over = sorted((since, container_id) for container_id, since in idle if now - since >= keep_warm)
+    over = sorted((since, container_id) for container_id, since in idle if abs(now - since) >= keep_warm)
     return [container_id for _, container_id in over[: max(surplus, 0)]]
