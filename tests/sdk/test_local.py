@@ -12,7 +12,7 @@ import pytest
 
 from treadle.client import Client
 from treadle.model.settings import load
-from treadle.sdk.local import read_server_file
+from treadle.sdk.local import read_server_file, stop_command
 
 ENSURE = """
 import sys
@@ -35,6 +35,16 @@ def data(tmp_path: Path) -> Iterator[Path]:
 def _ensure(data: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", ENSURE, str(data)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_command_that_stops_a_server_is_as_short_as_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the data folder only where the environment does not."""
+    settings = load(data=tmp_path / "my data", environ={})
+    monkeypatch.delenv("TREADLE_DATA", raising=False)
+    assert stop_command(settings) == f"treadle down --data '{tmp_path}/my data'"
+    assert stop_command(load(environ={})) == "treadle down"
+    monkeypatch.setenv("TREADLE_DATA", f"{tmp_path}/my data")
+    assert stop_command(settings) == "treadle down"
 
 
 @pytest.mark.e2e

@@ -105,6 +105,11 @@ def _read_credentials(data: Path) -> Credentials:
         raise InvalidInput(f"{path} is damaged: {error}.", advice) from None
 
 
+def data_folder(given: str | Path | None, environ: Mapping[str, str]) -> Path:
+    """The folder of all state: the one given, else $TREADLE_DATA, else ~/.treadle."""
+    return Path(given or environ.get("TREADLE_DATA") or "~/.treadle").expanduser().absolute()
+
+
 def load(
     *,
     data: str | Path | None = None,
@@ -121,7 +126,7 @@ def load(
         InvalidInput: names the file or flag, the key, the value and what is allowed.
     """
     env = os.environ if environ is None else environ
-    folder = Path(data or env.get("TREADLE_DATA") or "~/.treadle").expanduser().absolute()
+    folder = data_folder(data, env)
     config = _read_config(folder)
     given = {"host": host, "port": port, "url": url, "token": token, "grace": grace}
     flags = {key: _check(f"--{key}", key, value) for key, value in given.items() if value is not None}

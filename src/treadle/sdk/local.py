@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import msgspec
 from treadle.client import Client
 from treadle.model.api import Health
 from treadle.model.errors import Unavailable, Unreachable
-from treadle.model.settings import Settings, load
+from treadle.model.settings import Settings, data_folder, load
 from treadle.sdk.console import Console
 
 START_SECONDS = 10.0
@@ -94,9 +96,9 @@ def _start(settings: Settings) -> ServerFile:
 
 
 def stop_command(settings: Settings) -> str:
-    """The command that stops the server of these settings."""
-    default = load(environ={}).data
-    return "treadle down" if settings.data == default else f"treadle down --data {settings.data}"
+    """The command that stops the server of these settings, given in the same environment."""
+    usual = data_folder(None, os.environ)
+    return "treadle down" if settings.data == usual else f"treadle down --data {shlex.quote(str(settings.data))}"
 
 
 def _running(data: Path) -> ServerFile | None:
