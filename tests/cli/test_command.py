@@ -29,6 +29,12 @@ def test_without_arguments_there_is_help(treadle: Run) -> None:
     assert [word for word in ("up", "down", "deploy", "task", "webhook") if f"  {word} " not in done.stdout] == []
 
 
+def test_help_shows_whole_sentences_and_arguments_as_they_are_typed(treadle: Run) -> None:
+    """No summary of a command is cut, and no argument stands in braces."""
+    assert "..." not in treadle("--help").stdout.partition("Commands:")[2]
+    assert treadle("deploy", "--help").stdout.startswith("Usage: treadle deploy [OPTIONS] FILE.py:FUNC\n")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -36,8 +42,10 @@ def test_without_arguments_there_is_help(treadle: Run) -> None:
         (("deploy",), "Missing argument 'FILE.py:FUNC'. See `treadle deploy --help`."),
         (("deploy", "a.py:f", "--nme", "x"), "No such option: --nme"),
         (("task",), "Missing command. See `treadle task --help`."),
-        (("task", "list", "--limit", "0"), "'--limit'"),
-        (("up", "--port", "x"), "'--port'"),
+        (("task", "lst"), "No such command 'lst'. Did you mean 'list'? See `treadle task --help`."),
+        (("task", "list", "--limit", "0"), "--limit='0' is not allowed. Allowed: a whole number from 1 to 10000. See"),
+        (("task", "wait", "x", "--timeout", "-1"), "--timeout='-1' is not allowed. Allowed: a number from 0. See"),
+        (("up", "--port", "x"), "--port='x' is not allowed. Allowed: a whole number from 0 to 65535. See `treadle up --help`."),
     ],
 )
 def test_wrong_usage_is_one_line_with_the_help_to_read(treadle: Run, args: tuple[str, ...], said: str) -> None:

@@ -25,14 +25,13 @@ def _run(args: Sequence[str]) -> int:
     from typer.main import get_command  # noqa: PLC0415
 
     from treadle.cli.app import app  # noqa: PLC0415
+    from treadle.cli.usage import told  # noqa: PLC0415
 
     try:
         given = list(args) or ["--help"]
         return int(get_command(app).main(args=given, prog_name="treadle", standalone_mode=False) or 0)
     except TyperException as error:
-        context = getattr(error, "ctx", None)  # wrong usage has one
-        command = context.command_path if context else "treadle"
-        return _fail(f"{error.format_message().rstrip('.')}. See `{command} --help`.", error.exit_code)
+        return _fail(told(error), error.exit_code)
     except (KeyboardInterrupt, Abort):
         return 130
     except TreadleError as error:

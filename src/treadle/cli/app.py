@@ -10,6 +10,7 @@ import treadle
 from treadle.cli.deploy import deploy
 from treadle.cli.task import tasks
 from treadle.cli.up import down, up
+from treadle.cli.usage import Command
 from treadle.cli.webhook import webhooks
 
 app = typer.Typer(
@@ -36,8 +37,8 @@ def _options(
     pass
 
 
-app.command()(up)
-app.command()(down)
-app.command()(deploy)
+app.command(cls=Command)(up)
+app.command(cls=Command)(down)
+app.command(cls=Command)(deploy)
 app.add_typer(tasks)
 app.add_typer(webhooks)

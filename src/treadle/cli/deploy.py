@@ -16,10 +16,10 @@ from treadle.model.api import Deployed
 
 def deploy(
     target: Annotated[str, typer.Argument(metavar="FILE.py:FUNC", help=f"{FORM}.", show_default=False)],
-    name: Annotated[str, typer.Option("--name", "-n", help="The deployment's name; it is part of the URL.")] = "",
+    name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="Its name; part of the URL.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Deploy a task queue: build its image, sync the files, make the next version."""
+    """Deploy a task queue as the next version of its name. Builds its image and syncs the files first."""
     console = console_for(as_json)
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         queue = find_queue(target)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from treadle.cli.output import Json, client, console_for, print_json
+from treadle.cli.usage import Command
 from treadle.client import Client
 from treadle.model.api import AttemptView, Cancelled, TaskView
 from treadle.model.errors import InvalidInput
@@ -18,15 +19,15 @@ from treadle.sdk.console import Console, amount
 from treadle.sdk.handle import TaskHandle
 
 tasks = typer.Typer(name="task", help="Tasks: list, show, wait, cancel.")
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Task ids.", show_default=False)]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Task ids.", show_default=False)]
 PAGE = 100
 
 
-@tasks.command("list")
+@tasks.command("list", cls=Command)
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, newest first.")] = 20,
-    status: Annotated[str, typer.Option(help="Only these, e.g. PENDING,RUNNING.")] = "",
-    name: Annotated[str, typer.Option(help="Only tasks of this deployment.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="At most so many, newest first.")] = 20,
+    status: Annotated[str, typer.Option(metavar="STATUS,…", help="Only these, e.g. PENDING,RUNNING.")] = "",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Only tasks of this deployment.")] = "",
     as_json: Json = False,
 ) -> None:
     """List tasks, newest first."""
@@ -41,7 +42,7 @@ def list_(
     console.say(f"{len(found)} {'item' if len(found) == 1 else 'items'}")
 
 
-@tasks.command()
+@tasks.command(cls=Command)
 def show(task_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)], as_json: Json = False) -> None:
     """Show a task: its state, its attempts, its result, its outputs."""
     view = client().task(task_id)
@@ -51,10 +52,10 @@ def show(task_id: Annotated[str, typer.Argument(metavar="ID", show_default=False
         _show(view, console_for(as_json))
 
 
-@tasks.command()
+@tasks.command(cls=Command)
 def wait(
     ids: Ids,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Give up after so many seconds.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Give up after so long.")] = None,
     as_json: Json = False,
 ) -> None:
     """Wait until tasks are final. Exit code 1 if one did not end COMPLETE, or not in time."""
@@ -81,7 +82,7 @@ def wait(
         raise typer.Exit(1)
 
 
-@tasks.command()
+@tasks.command(cls=Command)
 def cancel(ids: Ids, as_json: Json = False) -> None:
     """Cancel tasks that are not final yet. Exit code 1 if one of them was not cancelled."""
     done = client().cancel(ids)

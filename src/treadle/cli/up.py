@@ -12,14 +12,22 @@ from treadle.model.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, load
 from treadle.sdk.console import Console
 from treadle.sdk.local import read_server_file, start_server, stop_command
 
-Data = Annotated[Path | None, typer.Option(help="Folder of all state. [default: $TREADLE_DATA or ~/.treadle]")]
+Data = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of all state. [default: $TREADLE_DATA or ~/.treadle]")
+]
 
 
 def up(
-    host: Annotated[str | None, typer.Option(help=f"Address to listen on. [default: {DEFAULT_HOST}]")] = None,
-    port: Annotated[int | None, typer.Option(help=f"Port to listen on. [default: {DEFAULT_PORT}]")] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help=f"Address to listen on. [default: {DEFAULT_HOST}]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help=f"Port to listen on. [default: {DEFAULT_PORT}]")
+    ] = None,
     data: Data = None,
-    grace: Annotated[float | None, typer.Option(help="Seconds for running tasks at the end. [default: 30]")] = None,
+    grace: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Time for running tasks at the end. [default: 30]")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
 ) -> None:
     """Start a server here, in the foreground until Ctrl-C."""
@@ -39,7 +47,7 @@ def up(
 
 
 def down(data: Data = None) -> None:
-    """Stop the server of a data folder; running tasks may finish within its grace time."""
+    """Stop the server of a data folder. Running tasks may finish within its grace time."""
     from treadle.cli.alive import has_ended, process_of  # noqa: PLC0415 - loading psutil takes 30 ms
 
     settings = load(data=data)
