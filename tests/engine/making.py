@@ -227,4 +227,4 @@ class Desk:
         return known
 
     def free(self, deployment: Deployment) -> int:
-        return self.engine.hints.slots.free(deployment.id)
+        return self.engine.hints.slots.room(deployment.id)

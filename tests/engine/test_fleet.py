@@ -186,6 +186,16 @@ def test_after_a_pause_of_the_server_containers_get_one_more_lease(desk: Desk) -
     assert desk.status(container) is C.STOPPING
 
 
+def test_a_clock_that_is_set_back_delays_nobody(desk: Desk) -> None:
+    """A silent container is noticed one lease later, not when the clock has caught up."""
+    deployment = desk.deploy()
+    container, _ = desk.started(deployment)
+    desk.submit(deployment)
+    desk.now -= 3600
+    beat_and_sweep(desk, 17)
+    assert desk.status(container) is C.STOPPING
+
+
 def test_a_container_that_never_calls_is_given_up(desk: Desk) -> None:
     """After the time that building its image may take; that is a failed start."""
     deployment = desk.deploy()

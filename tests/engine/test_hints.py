@@ -40,7 +40,7 @@ def do(hints: Hints, op: tuple[Any, ...], now: float = 0.0) -> None:
         case ("due", home, due):
             hints.counts.set_due(home, due)
         case ("attach", name, free, link):
-            hints.slots.attach(name, CONTAINERS[name], free, link, now)
+            hints.slots.attach(name, CONTAINERS[name], free, link=link, now=now)
         case ("unlink", name, link):
             hints.slots.unlink(name, link)
 
@@ -52,7 +52,7 @@ def seen(hints: Hints) -> Any:
         {k: n for k, n in counts.running.items() if n},
         counts.next_due,
         {name: (slots.home(name), slots.free_in(name)) for name in CONTAINERS},
-        {home: slots.free(home) for home in ("d1", "d2")},
+        {home: slots.room(home) for home in ("d1", "d2")},
     ))
 
 
@@ -82,7 +82,7 @@ def test_free_children_are_never_counted_for_a_container_without_a_link(ops: lis
             assert home is None or hints.slots.home(op[1]) == CONTAINERS[op[1]]
         for home in ("d1", "d2"):
             parts = [max(hints.slots.free_in(name), 0) for name, at in CONTAINERS.items() if at == home]
-            assert hints.slots.free(home) == sum(parts)
+            assert hints.slots.room(home) == sum(parts)
         for name in CONTAINERS:
             assert hints.slots.home(name) is not None or hints.slots.free_in(name) == 0
 
@@ -95,9 +95,9 @@ def test_an_old_link_is_not_heard() -> None:
     slots.attach("a", "d1", 2, link=2, now=1.0)
     slots.give("a", 1, link=1, now=2.0)
     slots.unlink("a", link=1)
-    assert slots.free("d1") == 2
+    assert slots.room("d1") == 2
     slots.unlink("a", link=2)
-    assert (slots.free("d1"), slots.home("a"), slots.take("d1")) == (0, None, None)
+    assert (slots.room("d1"), slots.home("a"), slots.take("d1")) == (0, None, None)
 
 
 def test_a_debt_is_paid_before_anything_is_free() -> None:
@@ -119,7 +119,7 @@ def test_the_end_of_a_link_is_not_undone() -> None:
     hints.slots.detach("a")
     hints.slots.unlink("a", link=1)
     hints.journal.back_to(0)
-    assert (hints.slots.home("a"), hints.slots.free("d1")) == (None, 0)
+    assert (hints.slots.home("a"), hints.slots.room("d1")) == (None, 0)
 
 
 @pytest.mark.parametrize("free", [0, 1, 3])

@@ -201,7 +201,7 @@ def test_almost_json_is_taken_or_refused_and_nothing_else(text: str) -> None:
 @pytest.mark.parametrize(("unfinished", "limit", "admitted"), [(0, 1, True), (1, 1, False), (9, 10, True), (11, 10, False)])
 def test_a_full_queue_says_its_limit(unfinished: int, limit: int, admitted: bool) -> None:
     """`max_pending_tasks` unfinished tasks are enough."""
-    refusal = admit(unfinished, limit)
+    refusal = admit(unfinished, 1, limit)
     assert (refusal is None) == admitted
     if refusal is not None:
         assert isinstance(refusal, QueueFull)

@@ -17,15 +17,15 @@ BOOM = Failure(FailureKind.EXCEPTION, "ValueError: no")
 
 # The whole product; "-" is a refusal. Columns: the events in their order.
 PRODUCT = """
-           claim    succeed   retry  fail    timeout  cancel     expire
-PENDING    RUNNING  -         -      -       -        CANCELLED  EXPIRED
-RUNNING    -        COMPLETE  RETRY  FAILED  TIMEOUT  CANCELLED  -
-RETRY      RUNNING  -         -      -       -        CANCELLED  EXPIRED
-COMPLETE   -        -         -      -       -        -          -
-FAILED     -        -         -      -       -        -          -
-CANCELLED  -        -         -      -       -        -          -
-TIMEOUT    -        -         -      -       -        -          -
-EXPIRED    -        -         -      -       -        -          -
+           claim    return   succeed   retry  fail    timeout  cancel     expire
+PENDING    RUNNING  -        -         -      -       -        CANCELLED  EXPIRED
+RUNNING    -        PENDING  COMPLETE  RETRY  FAILED  TIMEOUT  CANCELLED  -
+RETRY      RUNNING  -        -         -      -       -        CANCELLED  EXPIRED
+COMPLETE   -        -        -         -      -       -        -          -
+FAILED     -        -        -         -      -       -        -          -
+CANCELLED  -        -        -         -      -       -        -          -
+TIMEOUT    -        -        -         -      -       -        -          -
+EXPIRED    -        -        -         -      -       -        -          -
 """
 HEADER, *LINES = [line.split() for line in PRODUCT.strip().splitlines()]
 CELLS = [(line[0], event, cell) for line in LINES for event, cell in zip(HEADER, line[1:], strict=True)]
@@ -57,7 +57,19 @@ def test_every_status_meets_every_event(status: str, event: str, expected: str) 
     assert (change.task.ended_at is not None) == (change.task.status in FINAL)
 
 
-@pytest.mark.parametrize(("status", "event"), TABLE)
+def test_what_was_given_back_is_as_if_it_had_not_been_claimed() -> None:
+    """The attempt is dropped and not counted, and the task keeps its place in the line."""
+    waiting = task(S.PENDING)
+    claim = decide(waiting, E.CLAIM, 9.0, container_id="c")
+    assert claim is not None
+    back = decide(claim.task, E.RETURN, 10.0)
+    assert back is not None
+    assert back.drop_attempt and back.attempt == Attempt("t", 1, "c", S.RUNNING, 9.0)
+    assert (back.task.status, back.task.attempts, back.task.due) == (S.PENDING, 0, waiting.due)
+    assert (back.task.container_id, back.task.started_at) == ("", None)
+
+
+@pytest.mark.parametrize(("status", "event"), [pair for pair in TABLE if pair[1] is not Event.RETURN])
 def test_an_attempt_ends_with_its_task_and_no_other_way(status: TaskStatus, event: Event) -> None:
     """A running attempt ends in a final state of its own; a waiting task has none to end."""
     failure = None if event is E.SUCCEED else BOOM
@@ -140,7 +152,7 @@ def test_no_sequence_of_events_breaks_a_task(events: list[tuple[Event, float]], 
             assert change is None
         if change is None:
             continue
-        assert change.task.attempts - current.attempts == (event is E.CLAIM)
+        assert change.task.attempts - current.attempts == (event is E.CLAIM) - (event is E.RETURN)
         assert (change.task.status is S.RUNNING) == (event is E.CLAIM)
         notified += change.notify
         current = change.task

@@ -18,6 +18,8 @@ from treadle.model.wire import (
     Hello,
     LoadFailed,
     Ready,
+    Recall,
+    Returned,
     Settled,
     Stop,
     Wanted,
@@ -98,6 +100,8 @@ class Runner:
                 self._work(ref)
             case Cancel(ref):
                 self._give_up(ref)
+            case Recall():
+                self._give_back()
             case Settled(refs):
                 for ref in refs:
                     self.unsettled.pop(ref, None)
@@ -106,7 +110,12 @@ class Runner:
 
     def stop(self, at: float) -> None:
         self.stopping, self.stop_at = True, min(self.stop_at, at)
-        self.backlog.clear()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self.backlog:
+            self._say(Returned(list(self.backlog)))
+            self.backlog.clear()
 
     def _say(self, message: Any) -> None:
         if self.wire is not None:
@@ -159,7 +168,7 @@ class Runner:
         if finished.died is None and not finished.timed_out:
             self._take_next()
             finished = Finished(
-                finished.ref, finished.result, finished.raised, free=not self.stopping
+                finished.ref, finished.result, finished.raised, free=not self.stopping, ran=finished.ran
             )
         else:
             self.loading += 1

@@ -11,10 +11,10 @@ from engine.making import NOW, BreakableStore, furnish
 from treadle.engine.assemble import Chance, Engine, assemble
 from treadle.engine.effects import Effect, Linked, ScaleDue, ToAgent, ToRunner
 from treadle.engine.fleet import Connected, Disconnected, Freed, Gone
-from treadle.engine.queue import Report
+from treadle.engine.queue import GivenBack, Report
 from treadle.engine.writer import AnyCall, Call
 from treadle.model.errors import TreadleError
-from treadle.model.wire import Beat, Exited, Finished, LoadFailed, Ready
+from treadle.model.wire import Beat, Exited, Finished, LoadFailed, Ready, Returned
 
 from .ledger import Ledger
 from .machines import Runner, Wire
@@ -156,6 +156,8 @@ class Server:
         match message:
             case Finished():
                 self.ask(engine.queue.finish, Report(container_id, message, wire.number), self._or_close(wire))
+            case Returned(refs):
+                self.ask(engine.queue.take_back, GivenBack(container_id, refs, wire.number), self._or_close(wire))
             case Ready():
                 self.ask(engine.fleet.freed, Freed(container_id, message, wire.number), self._or_close(wire))
             case Beat():

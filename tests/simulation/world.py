@@ -86,7 +86,7 @@ class World(Server):
     def _end_of(self, ref: AttemptRef) -> Finished:
         how = 0.0 if self._kind else self.random.random()
         if how < 0.5:
-            return Finished(ref, result=b"1")
+            return Finished(ref, result=b"1", ran=self.random.choice([0.0001, 0.002, 0.5]))
         if how < 0.75:
             return Finished(ref, raised=Raised("ValueError", "no", "", retryable=how < 0.7, not_json=how < 0.53))
         if how < 0.95:
@@ -184,6 +184,7 @@ class World(Server):
         for _ in range(6):
             self.now += 4.0
             self.ask(self.engine.fleet.sweep)
+            self.ask(self.engine.queue.recall)
             self.run_batch()
 
     # mishaps
@@ -275,7 +276,7 @@ class World(Server):
         for turn in range(rounds):
             self.store.broken = int(turn < 10 and self.random.random() < 0.3)
             self._round()
-            calm = calm + 1 if self.ledger.is_over() else 0
+            calm = calm + 1 if self.ledger.is_over() and turn > 10 else 0
             if calm > 8 and all(name in self.links for name in self.engine.roster.live):  # longer than any keep_warm
                 break
         self.ledger.check_over(self.engine, self.links, self.runners())

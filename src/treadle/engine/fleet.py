@@ -128,7 +128,11 @@ class Fleet:
                 limits=agent.limits if agent else container.limits,
             )
         )
-        self._hints.slots.attach(container.id, container.deployment_id, hello.free - missing, link, now)
+        config = self._queue.config(container.deployment_id)
+        eager = config.workers if config.retries else 0  # what is lost with a container costs an attempt
+        self._hints.slots.attach(
+            container.id, container.deployment_id, hello.free - missing, link=link, eager=eager, now=now
+        )
         if hello.free > 0 or hello.held:
             self._loaded(container.id)
         self._queue.dispatch(now, [container.deployment_id])

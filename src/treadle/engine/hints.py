@@ -51,8 +51,17 @@ class Counts:
         return self.waiting.get(deployment_id, 0) + self.running.get(deployment_id, 0)
 
 
+AHEAD_SECONDS = 0.02  # of work that a child may be given ahead
+AHEAD_MOST = 32  # tasks a child may hold, the running one included
+LONG = 1.0  # seconds: too long to be sent ahead
+LEARN = 0.2  # weight of the newest task in what is known of its kind
+
+
 class Slots:
     """Free children of the connected containers. A container that is not attached gets no work.
+
+    Short tasks are sent ahead: each child may hold what takes it about AHEAD_SECONDS, so that it need not wait for
+    the commit and the way of each next one.
 
     A container's count is what its runner has said to be free less what was taken. It is below zero while more work
     than children is there: work that got lost is sent again, and may meet a child that is not loaded yet.
@@ -65,48 +74,65 @@ class Slots:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._count: dict[str, int] = {}  # attached container -> free children, signed
-        self._free: dict[str, dict[str, int]] = {}  # deployment -> container -> free children, only where > 0
+        self._room: dict[str, dict[str, int]] = {}  # deployment -> container -> tasks it may be sent, only where > 0
         self._home: dict[str, str] = {}  # attached container -> its deployment
         self._link: dict[str, int] = {}  # connected container -> its link
+        self._eager: dict[str, int] = {}  # attached container -> children that may be given work ahead
+        self._took: dict[str, float] = {}  # deployment -> seconds a task of it takes, lately
+        self._ahead: dict[str, int] = {}  # deployment -> tasks a child may be given beside the one it runs
         self.idle_since: dict[str, float] = {}  # attached container -> when its last task ended
 
-    def attach(self, container_id: str, deployment_id: str, free: int, link: int, now: float) -> None:
+    def attach(
+        self, container_id: str, deployment_id: str, free: int, *, link: int, eager: int = 0, now: float = 0.0
+    ) -> None:
+        """A runner is connected and `free` of its children have nothing to do; `eager` may be given work ahead."""
         self._drop(container_id)
         self._link[container_id] = link
         self._home[container_id] = deployment_id
+        self._eager[container_id] = eager
         self._count[container_id] = 0
         self.idle_since[container_id] = now
-        self.give(container_id, free, link, now)  # journalled: a rollback leaves it without free children
+        self._change(deployment_id, container_id, link, free)
+        self._journal.note(lambda: self._forget(container_id, link))
 
     def unlink(self, container_id: str, link: int) -> None:
         """This connection is closed."""
+        self._forget(container_id, link)
         if self._link.get(container_id) == link:
             del self._link[container_id]
-            self._drop(container_id)
 
     def detach(self, container_id: str) -> None:
         """Nothing is claimed for this container any more, though its link may be open."""
         deployment_id, link = self._home.get(container_id), self._link.get(container_id)
         if deployment_id is None or link is None:
             return
-        free = self._count[container_id]
+        free, eager = self._count[container_id], self._eager[container_id]
         since = self.idle_since[container_id]
         self._drop(container_id)
-        self._journal.note(lambda: self._put_back(container_id, deployment_id, free, link, since))
 
-    def _put_back(self, container_id: str, deployment_id: str, free: int, link: int, since: float) -> None:
+        def put_back() -> None:
+            if self._link.get(container_id) == link:
+                self._home[container_id], self._eager[container_id] = deployment_id, eager
+                self._count[container_id], self.idle_since[container_id] = 0, since
+                self._change(deployment_id, container_id, link, free)
+
+        self._journal.note(put_back)
+
+    def _forget(self, container_id: str, link: int) -> None:
         if self._link.get(container_id) == link:
-            self._home[container_id] = deployment_id
-            self._count[container_id] = 0
-            self.idle_since[container_id] = since
-            self._change(deployment_id, container_id, link, free)
+            self._drop(container_id)
 
     def _drop(self, container_id: str) -> None:
         deployment_id = self._home.pop(container_id, None)
         self._count.pop(container_id, None)
+        self._eager.pop(container_id, None)
         self.idle_since.pop(container_id, None)
         if deployment_id is not None:
-            self._free.get(deployment_id, {}).pop(container_id, None)
+            self._room.get(deployment_id, {}).pop(container_id, None)
+
+    def speaks(self, container_id: str, link: int) -> bool:
+        """Whether this is the connection that counts; what an earlier one still brings may be overtaken."""
+        return self._link.get(container_id) == link
 
     def home(self, container_id: str) -> str | None:
         """The deployment of an attached container."""
@@ -122,11 +148,11 @@ class Slots:
         self._journal.note(lambda: self._change(deployment_id, container_id, link, -count))
 
     def take(self, deployment_id: str) -> str | None:
-        """Take one free child of the deployment; the id of its container, or None."""
-        free = self._free.get(deployment_id)
-        if not free:
+        """Take room for one task of the deployment, where there is most; the id of its container, or None."""
+        room = self._room.get(deployment_id)
+        if not room:
             return None
-        container_id = next(iter(free))
+        container_id = next(iter(room)) if len(room) == 1 else max(room, key=self._count.__getitem__)
         link = self._link[container_id]
         self._change(deployment_id, container_id, link, -1)
         self._journal.note(lambda: self._change(deployment_id, container_id, link, 1))
@@ -135,19 +161,50 @@ class Slots:
     def _change(self, deployment_id: str, container_id: str, link: int, count: int) -> None:
         if self._home.get(container_id) != deployment_id or self._link.get(container_id) != link:
             return  # detached since, or connected anew
-        free = self._free.setdefault(deployment_id, {})
-        left = self._count[container_id] = self._count[container_id] + count
+        free = self._count[container_id] = self._count[container_id] + count
+        rooms = self._room.setdefault(deployment_id, {})
+        left = free + self._eager[container_id] * self._ahead.get(deployment_id, 0)
         if left > 0:
-            free[container_id] = left
+            rooms[container_id] = left
         else:
-            free.pop(container_id, None)
+            rooms.pop(container_id, None)
 
-    def free(self, deployment_id: str) -> int:
-        return sum(self._free.get(deployment_id, {}).values())
+    def room(self, deployment_id: str) -> int:
+        """How many tasks may be sent to the deployment's containers now, those ahead included."""
+        return sum(self._room.get(deployment_id, {}).values())
 
     def free_in(self, container_id: str) -> int:
         """Free children of one container; below zero when it has more work than children."""
         return self._count.get(container_id, 0)
+
+    def overloaded(self, since: float) -> list[str]:
+        """Containers with work ahead in which no task has ended since then."""
+        return [c for c, count in self._count.items() if count < 0 and self.idle_since[c] < since]
+
+    # how long tasks take
+
+    def took(self, deployment_id: str, seconds: float) -> None:
+        """A task of this deployment has run for so long."""
+        known = self._took.get(deployment_id)
+        self._learn(deployment_id, seconds if known is None else known + LEARN * (seconds - known))
+
+    def distrust(self, deployment_id: str) -> None:
+        """What was known of this deployment's tasks was wrong: none is sent ahead until short ones have ended."""
+        self._learn(deployment_id, LONG)
+
+    def _learn(self, deployment_id: str, seconds: float) -> None:
+        before = self._took.get(deployment_id, LONG)
+        self._set_took(deployment_id, seconds)
+        self._journal.note(lambda: self._set_took(deployment_id, before))
+
+    def _set_took(self, deployment_id: str, seconds: float) -> None:
+        self._took[deployment_id] = seconds
+        most = int(AHEAD_SECONDS / max(seconds, 1e-6))
+        ahead = max(min(most, AHEAD_MOST) - 1, 0)
+        if ahead != self._ahead.get(deployment_id, 0):
+            self._ahead[deployment_id] = ahead
+            for container_id in [c for c, home in self._home.items() if home == deployment_id]:
+                self._change(deployment_id, container_id, self._link[container_id], 0)
 
 
 class Journal:

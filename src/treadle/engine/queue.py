@@ -8,15 +8,16 @@ import msgspec
 
 from treadle.engine.effects import Outbox, ScaleDue, TaskEnded, ToRunner, WebhookDue
 from treadle.engine.hints import Hints
-from treadle.model.deployment import Deployment
+from treadle.model.deployment import Deployment, QueueConfig
 from treadle.model.errors import Conflict, TreadleError
-from treadle.model.task import Attempt, Change, Failure, NewTask, Task, TaskStatus
-from treadle.model.wire import AttemptRef, Cancel, Finished, Settled, Work
+from treadle.model.task import WAITING, Attempt, Change, Failure, NewTask, Task, TaskStatus
+from treadle.model.wire import AttemptRef, Cancel, Finished, Recall, Settled, Work
 from treadle.rules import admission, exits, lifecycle
 from treadle.rules.lifecycle import Event
 from treadle.store.base import Store
 
 REAP_LIMIT = 500
+RECALL_SECONDS = 1.0  # without the end of a task in a container that has work ahead
 
 
 class Submit(msgspec.Struct, frozen=True):
@@ -33,6 +34,14 @@ class Report(msgspec.Struct, frozen=True):
 
     container_id: str
     finished: Finished
+    link: int
+
+
+class GivenBack(msgspec.Struct, frozen=True):
+    """A runner has dropped these attempts before they began."""
+
+    container_id: str
+    refs: Sequence[AttemptRef]
     link: int
 
 
@@ -65,17 +74,27 @@ class Queue:
             self._note_next_due(deployment_id)
         self._hints.journal.forget()
 
+    def config(self, deployment_id: str) -> QueueConfig:
+        return self._deployment(deployment_id).config
+
     # submit
 
     def submit(self, now: float, requests: Sequence[Submit]) -> list[str | TreadleError]:
         """Insert tasks; one that finds a free child is inserted already claimed. Answers their ids."""
-        answers: list[str | TreadleError] = []
+        return [
+            answer if isinstance(answer, TreadleError) else answer[0]
+            for answer in self.submit_many(now, [(request,) for request in requests])
+        ]
+
+    def submit_many(self, now: float, requests: Sequence[Sequence[Submit]]) -> list[list[str] | TreadleError]:
+        """Insert batches, each of tasks of one deployment: all of a batch or none of it."""
+        answers: list[list[str] | TreadleError] = []
         rows: list[NewTask] = []
-        for request in requests:
-            refused = self._refusal(request.deployment)
+        for batch in requests:
+            refused = self._refusal(batch[0].deployment, len(batch))
             if refused is None:
-                rows.append(self._new(request, now))
-            answers.append(refused or request.task_id)
+                rows.extend([self._new(submit, now) for submit in batch])
+            answers.append(refused or [submit.task_id for submit in batch])
         self._store.insert_tasks(rows)
         self._dispatch_passed_over(now, rows)
         return answers
@@ -83,13 +102,13 @@ class Queue:
     def _dispatch_passed_over(self, now: float, rows: Sequence[NewTask]) -> None:
         """New tasks waited in line though a child is free: those ahead of them may all be delayed."""
         waiting = dict.fromkeys(new.task.deployment_id for new in rows if new.attempt is None)
-        self.dispatch(now, [d for d in waiting if self._hints.slots.free(d)])
+        self.dispatch(now, [d for d in waiting if self._hints.slots.room(d)])
 
-    def _refusal(self, deployment: Deployment) -> TreadleError | None:
+    def _refusal(self, deployment: Deployment, count: int) -> TreadleError | None:
         if not deployment.active:
             return Conflict("Deployment is not active.", "Start it again, or submit to another version.")
         unfinished = self._hints.counts.unfinished(deployment.id)
-        return admission.admit(unfinished, deployment.config.max_pending_tasks)
+        return admission.admit(unfinished, count, deployment.config.max_pending_tasks)
 
     def _new(self, request: Submit, now: float) -> NewTask:
         deployment, config = request.deployment, request.deployment.config
@@ -137,14 +156,14 @@ class Queue:
 
     def _dispatch_one(self, now: float, deployment_id: str) -> None:
         slots, counts = self._hints.slots, self._hints.counts
-        free = slots.free(deployment_id)
-        if free == 0:
+        room = slots.room(deployment_id)
+        if room == 0:
             self._outbox.add(ScaleDue())
             return
         changes, payloads = [], []
-        for task, payload in self._store.waiting(deployment_id, now, free):
+        for task, payload in self._store.waiting(deployment_id, now, room):
             container_id = slots.take(deployment_id)
-            assert container_id is not None, "as many tasks as free children were asked for"
+            assert container_id is not None, "as many tasks were asked for as there is room for"
             changes.append(self._claim(task, container_id, now))
             payloads.append(payload)
         written = self._store.commit(changes)
@@ -152,7 +171,7 @@ class Queue:
         counts.move(deployment_id, waiting=-len(changes), running=len(changes))
         for change, payload in zip(changes, payloads, strict=True):
             self._send_work(change.task, payload)
-        if len(changes) < free:
+        if len(changes) < room:
             self._note_next_due(deployment_id)
 
     def _note_next_due(self, deployment_id: str) -> None:
@@ -176,6 +195,12 @@ class Queue:
         """Settle reports of runners. A late or stale one changes nothing, and is settled all the same."""
         changes = [change for report in requests if (change := self._verdict(report, now)) is not None]
         self.apply(changes, now)
+        self._settle(now, requests)
+        homes = [home for r in requests if (home := self._hints.slots.home(r.container_id)) is not None]
+        self.dispatch(now, homes + [change.task.deployment_id for change in changes])
+        return [None] * len(requests)
+
+    def _settle(self, now: float, requests: Sequence[Report]) -> None:
         settled: dict[str, list[AttemptRef]] = {}
         for report in requests:
             settled.setdefault(report.container_id, []).append(report.finished.ref)
@@ -183,9 +208,6 @@ class Queue:
                 self._hints.slots.give(report.container_id, 1, report.link, now)
         for container_id, refs in settled.items():
             self._outbox.add(ToRunner(container_id, Settled(refs)))
-        homes = [home for c in settled if (home := self._hints.slots.home(c)) is not None]
-        self.dispatch(now, homes + [change.task.deployment_id for change in changes])
-        return [None] * len(requests)
 
     def running(self, ref: AttemptRef, container_id: str) -> Task | None:
         """The task, if this attempt of it is the one that runs in this container."""
@@ -199,9 +221,11 @@ class Queue:
         task = self.running(finished.ref, report.container_id)
         if task is None:
             return None
+        if finished.ran:
+            self._hints.slots.took(task.deployment_id, finished.ran)
         if finished.result is not None:
             return lifecycle.decide(task, Event.SUCCEED, now, result=finished.result)
-        config = self._deployment(task.deployment_id).config
+        config = self.config(task.deployment_id)
         failure, retryable = self._failure(finished, config.timeout, config.memory)
         return lifecycle.after_failure(task, failure, config, now, self._chance(), retryable=retryable)
 
@@ -227,10 +251,34 @@ class Queue:
     def _count(self, change: Change, now: float) -> None:
         counts, task = self._hints.counts, change.task
         was_running = change.expected is TaskStatus.RUNNING
-        retrying = task.status is TaskStatus.RETRY
-        counts.move(task.deployment_id, running=-was_running, waiting=retrying - (not was_running))
-        if retrying and task.due > now:
+        waits = task.status in WAITING
+        counts.move(task.deployment_id, running=-was_running, waiting=waits - (not was_running))
+        if waits and task.due > now:
             counts.set_due(task.deployment_id, min(task.due, counts.next_due.get(task.deployment_id, task.due)))
+
+    # work sent ahead
+
+    def recall(self, now: float, requests: Sequence[None]) -> list[None]:
+        """Ask for work back that was sent ahead and lies behind a task that takes longer than expected."""
+        for container_id in self._hints.slots.overloaded(now - RECALL_SECONDS):
+            self._outbox.add(ToRunner(container_id, Recall()))
+        return [None] * len(requests)
+
+    def take_back(self, now: float, requests: Sequence[GivenBack]) -> list[None]:
+        """Attempts that have not started and never will: their tasks wait again, at their old place in the line."""
+        changes = []
+        for given in requests:
+            if not self._hints.slots.speaks(given.container_id, given.link):
+                continue  # its runner was sent them again when it connected anew
+            self._hints.slots.give(given.container_id, len(given.refs), given.link, now)
+            for ref in given.refs:
+                task = self.running(ref, given.container_id)
+                change = lifecycle.decide(task, Event.RETURN, now) if task else None
+                if change is not None:
+                    self._hints.slots.distrust(change.task.deployment_id)
+                    changes.append(change)
+        self.dispatch(now, [change.task.deployment_id for change in self.apply(changes, now)])
+        return [None] * len(requests)
 
     # cancel, expire, lose
 
@@ -261,7 +309,7 @@ class Queue:
         """Expire tasks that waited longer than their ttl, at most REAP_LIMIT of them. Answers how many."""
         changes = []
         for task in self._store.expired(now, REAP_LIMIT):
-            ttl = self._deployment(task.deployment_id).config.ttl
+            ttl = self.config(task.deployment_id).ttl
             change = lifecycle.decide(task, Event.EXPIRE, now, failure=exits.of_expiry(ttl))
             if change is not None:
                 changes.append(change)
@@ -271,7 +319,7 @@ class Queue:
         """Everything that ran in a container has failed with it."""
         changes = []
         for task in self._store.running_in(container_id):
-            config = self._deployment(task.deployment_id).config
+            config = self.config(task.deployment_id)
             change = lifecycle.after_failure(task, exits.of_loss(reason), config, now, self._chance())
             if change is not None:
                 changes.append(change)

@@ -86,13 +86,15 @@ class Change(msgspec.Struct, frozen=True):
     """A decision of `rules.lifecycle`, to be written only if the task is still `expected` with `attempts`.
 
     `task` is the whole new row. `attempt` is the attempt row to insert (RUNNING) or to end; None where no attempt
-    is touched. `result` is raw JSON. `notify` asks for the webhook of a final state, written in the same transaction.
+    is touched. `drop_attempt` deletes that row: it has not started. `result` is raw JSON. `notify` asks for the
+    webhook of a final state, written in the same transaction.
     """
 
     task: Task
     expected: TaskStatus
     expected_attempts: int
     attempt: Attempt | None = None
+    drop_attempt: bool = False
     result: bytes | None = None
     notify: bool = False
 

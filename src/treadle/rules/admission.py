@@ -126,8 +126,8 @@ def _callback(kwargs: dict[str, Any]) -> str | None:
     return check_url("callback_url", given)
 
 
-def admit(unfinished: int, limit: int) -> QueueFull | None:
-    """The refusal when a queue has `limit` unfinished tasks already."""
-    if unfinished < limit:
+def admit(unfinished: int, count: int, limit: int) -> QueueFull | None:
+    """The refusal when `count` more would make a queue's unfinished tasks more than `limit`."""
+    if unfinished + count <= limit:
         return None
     return QueueFull(f"exceeded max pending tasks: {limit}.", "Wait for tasks to finish or raise max_pending_tasks.")

@@ -15,6 +15,7 @@ class Event(StrEnum):
     """What can happen to a task."""
 
     CLAIM = "claim"  # a free child takes it
+    RETURN = "return"  # it was sent ahead of a free child and has not started
     SUCCEED = "succeed"
     RETRY = "retry"  # the attempt failed and another one is allowed
     FAIL = "fail"  # the attempt failed and it was the last
@@ -24,7 +25,7 @@ class Event(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One transition: the task's new status and what its running attempt ends as (None: no attempt runs)."""
+    """One transition: the task's new status and what its running attempt ends as (None: no attempt has run)."""
 
     to: TaskStatus
     attempt: TaskStatus | None = None
@@ -35,6 +36,7 @@ S = TaskStatus
 TABLE: dict[tuple[TaskStatus, Event], Row] = {
     (S.PENDING, Event.CLAIM): Row(S.RUNNING, S.RUNNING, final=False),
     (S.RETRY, Event.CLAIM): Row(S.RUNNING, S.RUNNING, final=False),
+    (S.RUNNING, Event.RETURN): Row(S.PENDING, final=False),
     (S.RUNNING, Event.SUCCEED): Row(S.COMPLETE, S.COMPLETE),
     (S.RUNNING, Event.RETRY): Row(S.RETRY, S.FAILED, final=False),
     (S.RUNNING, Event.FAIL): Row(S.FAILED, S.FAILED),
@@ -68,6 +70,8 @@ def decide(
         return None
     if event is Event.CLAIM:
         return _claim(task, now, container_id)
+    if event is Event.RETURN:
+        return _return(task, now)
     attempt = None
     if row.attempt is not None:
         started = task.started_at if task.started_at is not None else now
@@ -89,6 +93,19 @@ def _claim(task: Task, now: float, container_id: str) -> Change:
         task, status=S.RUNNING, updated_at=now, started_at=now, attempts=number, container_id=container_id
     )
     return Change(after, task.status, task.attempts, Attempt(task.id, number, container_id, S.RUNNING, now))
+
+
+def _return(task: Task, now: float) -> Change:
+    """As if it had not been claimed: the attempt is not counted, and its place in the line is the old one.
+
+    The number will be given again. That is safe: whoever held the attempt has said that it dropped it, and reports
+    count only from the container that the task is in.
+    """
+    dropped = Attempt(task.id, task.attempts, task.container_id, S.RUNNING, task.updated_at)
+    after = msgspec.structs.replace(
+        task, status=S.PENDING, updated_at=now, started_at=None, attempts=task.attempts - 1, container_id=""
+    )
+    return Change(after, task.status, task.attempts, dropped, drop_attempt=True)
 
 
 def after_failure(

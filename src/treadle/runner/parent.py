@@ -20,6 +20,8 @@ from treadle.model.wire import (
     Hello,
     LoadFailed,
     Ready,
+    Recall,
+    Returned,
     RunnerToServer,
     RunSpec,
     ServerToRunner,
@@ -62,7 +64,7 @@ class Parent:
         self._link = Link(spec, self._greet, self._on_server)
         self._evidence = Evidence(spec)
         self._idle: deque[Child] = deque()
-        self._backlog: deque[Work] = deque()  # empty, unless the server sends more than there are free children
+        self._backlog: deque[Work] = deque()  # sent ahead: the children take it in this order
         self._promised = 0  # free children that have died: the server counts them, so what replaces them is no news
         self._running: dict[AttemptRef, Child] = {}
         self._unsettled: dict[AttemptRef, Finished] = {}
@@ -93,7 +95,7 @@ class Parent:
         """Take no more work; let what runs finish for `grace` seconds, deliver the reports, and end."""
         self._code = max(self._code, code)
         self._stop_at = min(self._stop_at, asyncio.get_running_loop().time() + grace)
-        self._backlog.clear()
+        self._give_back()
         if self._stopping is not None:
             self._stopping.cancel()
         self._stopping = asyncio.create_task(self._wind_down())
@@ -133,6 +135,8 @@ class Parent:
                 self._on_work(message)
             case Cancel(ref):
                 self._give_up(ref)
+            case Recall():
+                self._give_back()
             case Settled(refs):
                 for ref in refs:
                     self._unsettled.pop(ref, None)
@@ -159,6 +163,12 @@ class Parent:
             self._backlog = deque(work for work in self._backlog if work.ref != ref)
             if len(self._backlog) < before:
                 self._link.put(Ready(1))  # the child it would have had
+
+    def _give_back(self) -> None:
+        """Drop what has not started, and say so; without a link the next greeting does not name it."""
+        if self._backlog:
+            self._link.put(Returned([work.ref for work in self._backlog]))
+            self._backlog.clear()
 
     # what the children say
 

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from treadle.engine.fleet import Connected, Disconnected, Freed, Gone
-from treadle.engine.queue import Report
+from treadle.engine.queue import GivenBack, Report
 from treadle.model.container import Container
 from treadle.model.errors import Forbidden, TreadleError
 from treadle.model.wire import (
@@ -26,6 +26,7 @@ from treadle.model.wire import (
     Hello,
     LoadFailed,
     Ready,
+    Returned,
     RunnerToServer,
     decode_from_agent,
     decode_from_runner,
@@ -133,6 +134,9 @@ class Links:
             match message:
                 case Finished():
                     tell(engine.queue.finish, Report(container_id, message, socket.number), socket.fail)
+                case Returned(refs):
+                    given = GivenBack(container_id, refs, socket.number)
+                    tell(engine.queue.take_back, given, socket.fail)
                 case Ready():
                     tell(engine.fleet.freed, Freed(container_id, message, socket.number), socket.fail)
                 case Beat():

@@ -43,6 +43,7 @@ async def look_after(bridge: Bridge) -> None:
     """Expire what waited too long, end what lost its lease, size the fleet."""
     await bridge.ask(bridge.engine.queue.reap, None)
     await bridge.ask(bridge.engine.fleet.sweep, None)
+    await bridge.ask(bridge.engine.queue.recall, None)
     bridge.scale()
 
 

@@ -90,8 +90,8 @@ class Store(Reader, Protocol):
     def commit(self, changes: Sequence[Change]) -> list[bool]:
         """Write decisions; False where the task was not `expected` with `expected_attempts` any more.
 
-        With the task row go its attempt, its result, and for `notify` a PENDING delivery when the task has a
-        callback_url (id "msg_" + task id, due now, i.e. task.updated_at).
+        With the task row go its attempt (inserted, ended or dropped), its result, and for `notify` a PENDING
+        delivery when the task has a callback_url (id "msg_" + task id, due now, i.e. task.updated_at).
         """
         ...
 

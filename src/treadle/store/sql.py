@@ -53,6 +53,7 @@ COUNT_RUNNING = """SELECT task.deployment_id, COUNT(*) FROM task WHERE task.stat
 INSERT_ATTEMPT = """INSERT INTO attempt (task_seq, number, container_id, status, started_at, ended_at, failure)
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
 END_ATTEMPT = "UPDATE attempt SET status = ?, ended_at = ?, failure = ? WHERE task_seq = ? AND number = ?"
+DROP_ATTEMPT = "DELETE FROM attempt WHERE task_seq = ? AND number = ?"
 ATTEMPTS = """SELECT task.id, attempt.number, attempt.container_id, attempt.status, attempt.started_at,
     attempt.ended_at, attempt.failure FROM attempt JOIN task ON task.seq = attempt.task_seq
     WHERE task.id = ? ORDER BY attempt.number"""

@@ -213,11 +213,13 @@ class _AlsoWritten:
         self.touched: set[int] = set()
         self.begun: list[rows.Row] = []
         self.ended: list[rows.Row] = []
+        self.dropped: list[rows.Row] = []
         self.results: list[rows.Row] = []
         self.deliveries: list[rows.Row] = []
         self.groups = (
             (sql.INSERT_ATTEMPT, self.begun),
             (sql.END_ATTEMPT, self.ended),
+            (sql.DROP_ATTEMPT, self.dropped),
             (sql.PUT_RESULT, self.results),
             (sql.INSERT_DELIVERY, self.deliveries),
         )
@@ -225,14 +227,16 @@ class _AlsoWritten:
     def add(self, change: Change, seq: int) -> None:
         self.touched.add(seq)
         if change.attempt is not None:
-            self._add_attempt(change.attempt, seq)
+            self._add_attempt(change.attempt, change.drop_attempt, seq)
         if change.result is not None:
             self.results.append((seq, change.result))
         if change.notify and change.task.callback_url:
             self.deliveries.append(rows.first_delivery(change.task, change.task.callback_url))
 
-    def _add_attempt(self, attempt: Attempt, seq: int) -> None:
-        if attempt.status is TaskStatus.RUNNING:
+    def _add_attempt(self, attempt: Attempt, dropped: bool, seq: int) -> None:
+        if dropped:
+            self.dropped.append((seq, attempt.number))
+        elif attempt.status is TaskStatus.RUNNING:
             self.begun.append(rows.of_attempt(attempt, seq))
         else:
             self.ended.append(rows.of_attempt_end(attempt, seq))
