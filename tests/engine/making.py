@@ -16,7 +16,7 @@ from treadle.engine.queue import CancelTasks, Report, Submit
 from treadle.engine.writer import AnyCall, Call
 from treadle.model.container import Container, ContainerStatus, Workspace
 from treadle.model.deployment import Autoscaler, Deployment, Image, ImageSpec, QueueConfig, spec_digest
-from treadle.model.task import Task
+from treadle.model.task import Task, TaskFilter
 from treadle.model.wire import AgentHello, AttemptRef, Cancel, Finished, Hello, Raised, Ready, Settled, Stop, Work
 from treadle.store.sqlite import SqliteStore
 
@@ -189,6 +189,14 @@ class Desk:
         found = self.store.task(task_id)
         assert found is not None
         return found
+
+    def tasks(self, deployment: Deployment) -> list[Task]:
+        return self.store.tasks(TaskFilter(self.workspace.id, deployment_ids=(deployment.id,), limit=1000))
+
+    def task_of(self, container_id: str) -> str:
+        """The task that runs in a container."""
+        (task,) = self.store.running_in(container_id)
+        return task.id
 
     def row(self, container_id: str) -> Container:
         found = self.store.container(container_id)
