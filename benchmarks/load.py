@@ -1,14 +1,25 @@
-"""A load generator: N kept-alive connections, each with one request under way, as cheap as Python can make it."""
+"""A load generator: N kept-alive connections, each with one request under way, as cheap as Python can make it.
+
+`run_load` starts it as a process of its own, as a client would be.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import json
+import subprocess
 import sys
 import time
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import uvloop
+
+from benchmarks.marks import MeasureFailed
+from benchmarks.place import Place
+
+LOAD_SECONDS = 90
+KEPT = 300  # answers whose task ids are told
 
 
 class Connection(asyncio.Protocol):
@@ -47,6 +58,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._buffer.startswith(b"HTTP/1.1 200"):
             sys.exit(f"load: {self._buffer[:300]!r}")
+        self._load.answers.append(self._buffer[head_end + 4 :])
         self._buffer = b""
         self._load.took.append(time.perf_counter() - self._sent_at)
         self._next()
@@ -63,6 +75,7 @@ class Load:
         self.host, self.port, self.request = host, port, request
         self.left = count
         self.took: list[float] = []
+        self.answers: collections.deque[bytes] = collections.deque(maxlen=KEPT)
         self._open = connections
         self._connections = connections
         self._done = asyncio.Event()
@@ -87,28 +100,52 @@ def request(host: str, port: int, path: str, token: str, body: bytes) -> bytes:
     return f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+class Answered(NamedTuple):
+    """What a load found: times by `time.perf_counter()`, seconds per request, and the ids accepted last."""
+
+    began: float
+    ended: float
+    p50: float
+    p99: float
+    last_ids: list[str]
+
+
+def run_load(place: Place, path: str, body: bytes, count: int, connections: int) -> Answered:
+    """Send `count` requests in a process of its own and wait for its end.
+
+    Raises:
+        MeasureFailed: it was refused something, or took longer than LOAD_SECONDS.
+    """
+    asked = {"host": place.host, "port": place.port, "path": path, "token": place.token, "body": body.decode()}
+    asked |= {"count": count, "connections": connections}
+    command = [sys.executable, "-m", "benchmarks.load", json.dumps(asked)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise MeasureFailed(f"{count} requests were not answered within {LOAD_SECONDS} s") from error
+    if done.returncode:
+        raise MeasureFailed(f"the load ended early: {done.stderr.strip()[-300:]}")
+    return Answered(**json.loads(done.stdout))
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that this share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
 def main() -> None:
-    """Read one JSON object of arguments from the command line; print one with the figures."""
+    """Read one JSON object of arguments from the command line; print an `Answered` as one."""
     asked = json.loads(sys.argv[1])
-    body = asked["body"].encode()
-    raw = request(asked["host"], asked["port"], asked["path"], asked["token"], body)
-
-    async def go() -> None:
-        load = Load(asked["host"], asked["port"], raw, asked["count"], asked["connections"])
-        began, ended = await load.run()
-        took = sorted(load.took)
-        print(
-            json.dumps(
-                {
-                    "seconds": ended - began,
-                    "rate": asked["count"] / (ended - began),
-                    "p50_ms": took[len(took) // 2] * 1000,
-                    "p99_ms": took[min(len(took) - 1, len(took) * 99 // 100)] * 1000,
-                }
-            )
-        )
-
-    uvloop.run(go())
+    raw = request(asked["host"], asked["port"], asked["path"], asked["token"], asked["body"].encode())
+    load = Load(asked["host"], asked["port"], raw, asked["count"], asked["connections"])
+    began, ended = uvloop.run(load.run())
+    last_ids: list[str] = []
+    for answer in load.answers:
+        told: dict[str, Any] = json.loads(answer)
+        last_ids += told["task_ids"] if "task_ids" in told else [told["task_id"]]
+    found = Answered(began, ended, percentile(load.took, 0.5), percentile(load.took, 0.99), last_ids[-KEPT:])
+    print(json.dumps(found._asdict()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""What Treadle costs when it has nothing to do: processor time and memory with one warm container of two children."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from benchmarks.figures import Figure
+from benchmarks.marks import MeasureFailed
+from benchmarks.place import Place
+
+
+def rest(place: Place, seconds: float) -> Iterator[Figure]:
+    """CPU of server and agent (one process) and of the container over so many idle seconds; then memory of all."""
+    place.warm(place.queue("resting"), 20)
+    time.sleep(2)
+    processes = place.processes()
+    before = {process.pid: _cpu(process) for process in processes}
+    began = time.monotonic()
+    time.sleep(seconds)
+    spent = {process.pid: _cpu(process) - before[process.pid] for process in processes}
+    percent = 100 / (time.monotonic() - began)
+    yield Figure("idle CPU of server and agent", spent[place.pid] * percent, "% of a core")
+    rest_of = sum(spent.values()) - spent[place.pid]
+    yield Figure("idle CPU of the container", rest_of * percent, "% of a core")
+    yield from _memory(place, processes)
+
+
+def _cpu(process: psutil.Process) -> float:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        return float(times.user + times.system)
+    raise MeasureFailed(f"process {process.pid} ended while it should have been idle")
+
+
+def _memory(place: Place, processes: list[psutil.Process]) -> Iterator[Figure]:
+    """PSS: what is shared is shared out among those who share it."""
+    total = 0.0
+    for process, role in _roles(place, processes):
+        pss = _pss(process.pid)
+        total += pss
+        yield Figure(f"memory, {role}", pss, "MB")
+    yield Figure("memory, all processes", total, "MB")
+
+
+def _roles(place: Place, processes: list[psutil.Process]) -> Iterator[tuple[psutil.Process, str]]:
+    """Each process with what it is, told by its place in the tree: parent, template, then children."""
+    ids = {process.pid for process in processes}
+    inside = {process.pid for process in processes if str(place.data / "agent" / "containers") in _cwd(process)}
+    children = 0
+    for process in sorted(processes, key=lambda one: one.pid):
+        parent = process.ppid()
+        if process.pid == place.pid:
+            yield process, "server and agent"
+        elif process.pid not in inside:
+            yield process, f"{process.name()} {sorted(ids).index(process.pid)}"
+        elif parent not in inside:
+            yield process, "runner"
+        elif psutil.Process(parent).ppid() not in inside:
+            yield process, "template"
+        else:
+            children += 1
+            yield process, f"child {children}"
+
+
+def _cwd(process: psutil.Process) -> str:
+    try:
+        return str(process.cwd())
+    except psutil.Error:
+        return ""
+
+
+def _pss(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise MeasureFailed(f"process {pid} shows no PSS")
