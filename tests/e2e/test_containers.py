@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from notes import ledger, open_gate
 from place import Place, until
+
+from treadle.runtime.python import installed
 
 pytestmark = pytest.mark.e2e
 
@@ -286,3 +289,31 @@ def test_a_module_that_cannot_be_imported_is_told_by_why_and_degrades_the_deploy
     assert (task["status"], task["attempts"], task["stats"]["active_containers"]) == ("PENDING", [], 0)
     until(lambda: not runners(place, made), what="the end of the failed runners")
     place.cancel(task_id)
+    log = place.log.read_text().splitlines()
+    ends = [line for line in log if "container ended" in line and made["deployment_id"] in line]
+    assert ends and all("could not load the handler: importing 'app' raised" in line for line in ends)
+    assert '  File "app.py", line 6, in <module>' in log
+
+
+def test_a_task_runs_on_the_python_its_image_asks_for(place: Place) -> None:
+    """An image with another Python than the server's has its own runner; a Python too old for it is refused."""
+    here = f"3.{sys.version_info.minor}"
+    others = [python.minor for python in installed() if python.minor not in (here, *(f"3.{n}" for n in range(11)))]
+    if not others:
+        pytest.skip("this machine has no other Python from 3.11")
+    app = """
+        import sys
+        from treadle import Image, task_queue
+
+        @task_queue(image=Image(python_version="python{}"))
+        def handler(context):
+            return [".".join(map(str, sys.version_info[:2])), context.python_version]
+        """
+    place.deploy(app.format(others[0]), name="other")
+    task = place.ended(place.submit("other"))
+    assert task["status"] == "COMPLETE", task["failure_reason"]
+    assert task["result"][0] == others[0] and task["result"][1].startswith(others[0])
+    place.app(app.format("3.10"))
+    refused = place.cli("deploy", "app.py:handler", "--name", "old")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: Python 3.10 is too old: Treadle's runner"), refused.stderr

@@ -291,3 +291,62 @@ def test_a_task_that_was_accepted_is_known_at_once(echo: Place) -> None:
     ended = echo.ended(record["id"])
     del ended["result"]
     assert "payload-7431" not in json.dumps(ended)
+
+
+# batches
+
+
+def test_a_batch_is_accepted_whole_and_in_order(echo: Place) -> None:
+    """An array of bodies gives an array of ids, and each task gets the arguments of its own element."""
+    bodies = [{"n": 1}, {"args": [2]}, {}, {"kwargs": {"n": 2**70}}]
+    answer = echo.request("POST", "/taskqueue/echo/batch", json=bodies)
+    assert answer.status_code == 200, answer.text
+    results = [echo.ended(task_id)["result"] for task_id in answer.json()["task_ids"]]
+    assert results == ["((), {'n': 1})", "((2,), {})", "((), {})", f"((), {{'n': {2**70}}})"]
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"[1]", b'[{"x": 1}', b""])
+def test_a_batch_that_is_none_is_refused(echo: Place, body: bytes) -> None:
+    """Anything but an array of 1 to 10 000 objects is a 400."""
+    said = refusal(echo.request("POST", "/taskqueue/echo/batch", content=body), 400, "invalid")
+    assert said.startswith("invalid request payload")
+
+
+def test_a_batch_over_the_queues_limit_is_refused_whole(echo: Place) -> None:
+    """`max_pending_tasks` counts the whole batch before any of it is accepted."""
+    echo.deploy(
+        """
+        from treadle import task_queue
+
+        @task_queue(max_pending_tasks=3)
+        def handler(n):
+            return n
+        """,
+        name="small",
+        file="small.py",
+    )
+    said = refusal(echo.request("POST", "/taskqueue/small/batch", json=[{"n": n} for n in range(4)]), 429, "queue_full")
+    assert "3" in said
+    page = echo.request("GET", "/v2/task/", params={"stub_names": "small"}).json()
+    assert page["data"] == []
+
+
+def test_put_many_gives_handles_in_order(echo: Place) -> None:
+    """Tuples are positional, dicts named, anything else the one argument."""
+    echo.app(
+        """
+        from treadle import task_queue
+
+        @task_queue()
+        def add(a, b=10):
+            return a + b
+        """,
+        "many.py",
+    )
+    done = echo.script(
+        """
+        from many import add
+        print([handle.result(wait=True, timeout=30) for handle in add.put_many([(1, 2), {"a": 3}, 4])])
+        """
+    )
+    assert done.stdout.splitlines()[-2:] == ["=> Enqueued 3 tasks", "[3, 13, 14]"], done.stdout + done.stderr

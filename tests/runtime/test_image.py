@@ -15,7 +15,8 @@ import pytest
 
 from treadle.model.deployment import ImageSpec, spec_digest
 from treadle.model.errors import BuildFailed
-from treadle.runtime.image import READY, Images
+from treadle.runtime.image import READY, Built, Images
+from treadle.runtime.python import Python, installed, running_python
 
 OFFLINE = {"UV_OFFLINE": "1", "UV_NO_CACHE": "1"}
 
@@ -23,6 +24,19 @@ OFFLINE = {"UV_OFFLINE": "1", "UV_NO_CACHE": "1"}
 def run(python: Path, program: str) -> str:
     done = subprocess.run([python, "-c", program], capture_output=True, text=True, env={}, check=True)
     return done.stdout.strip()
+
+
+def version(built: Built) -> str:
+    return run(built.python, "import six; print(six.__version__)")
+
+
+def other_python() -> Python:
+    """An interpreter of another minor version than ours, and new enough."""
+    minor = sys.version_info.minor
+    others = [p for p in installed() if int(p.version.split(".")[1]) not in range(11) and f"3.{minor}" != p.minor]
+    if not others:
+        pytest.skip("this machine has no other Python from 3.11")
+    return others[0]
 
 
 def ignore(_line: str) -> None:
@@ -70,8 +84,9 @@ def test_an_image_with_a_package_has_it_and_is_found_the_second_time(images: Ima
     assert (first.cached, second.cached) == (False, True)
     assert (first.image.id, first.image.spec_digest) == (second.image.id, spec_digest(spec))
     assert "--hash=sha256:" in first.image.lock
-    assert any(line.startswith("Resolved 1 package") for line in lines)
-    assert any("six==" in line for line in lines)
+    assert [line.split(" in ")[0] for line in lines if not line.startswith(("Prepared", "Bytecode"))] == [
+        "Resolved 1 package", "Installing packages: six", "Installed 1 package", f" + six=={version(first)}",
+    ]  # fmt: skip
     program = "import six, pathlib; print(any(pathlib.Path(six.__file__).parent.glob('__pycache__/six*.pyc')))"
     assert run(first.python, program) == "True"
 
@@ -84,19 +99,55 @@ def test_a_resolved_image_is_built_from_its_lock_alone(images: Images, tmp_path:
 
 
 def test_packages_that_would_break_the_runner_are_refused_by_name(images: Images) -> None:
-    with pytest.raises(BuildFailed, match=r"python_packages msgspec<0\.10 could not be resolved"):
+    with pytest.raises(BuildFailed) as caught:
         images.build(ImageSpec(python_packages=("six", "msgspec<0.10")), None, ignore)
+    assert caught.value.message == (
+        "python_packages msgspec<0.10 could not be resolved: Because you require msgspec<0.10 and msgspec>=0.20, "
+        "we can conclude that your requirements are unsatisfiable. "
+        "Treadle itself needs msgspec>=0.20: its runner is in every image."
+    )
 
 
 def test_an_unknown_package_is_named(images: Images) -> None:
     spec = ImageSpec(python_packages=("six", "treadle-no-such-package"))
-    with pytest.raises(BuildFailed, match="python_packages treadle-no-such-package could not be resolved"):
-        images.build(spec, None, ignore)
+    lines: list[str] = []
+    with pytest.raises(
+        BuildFailed, match=r"^python_packages treadle-no-such-package could not be resolved: Because .*unsatisfiable\. Check"
+    ):
+        images.build(spec, None, lines.append)
+    assert lines == [], "the reason is told once, in the error"
 
 
 def test_an_unknown_python_is_named_with_those_that_are_there(images: Images) -> None:
     with pytest.raises(BuildFailed, match=r"Python 3\.99 is not on this machine; there is: .*3\.11"):
         images.build(ImageSpec(python_version="python3.99"), None, ignore)
+
+
+def test_a_python_too_old_for_the_runner_is_refused_whether_it_is_there_or_not(images: Images) -> None:
+    for wanted in ("python3.10", "3.9", "3.10.13"):
+        with pytest.raises(BuildFailed, match=r"Python 3\.\S+ is too old: .* needs Python 3\.11 or newer"):
+            images.build(ImageSpec(python_version=wanted), None, ignore)
+
+
+def test_an_image_with_another_python_has_a_runner_that_loads(images: Images) -> None:
+    python = other_python()
+    built = images.build(ImageSpec(python_version=f"python{python.minor}"), None, ignore)
+    assert built.image.python.startswith(f"{python.minor}.")
+    program = "import sys, treadle.runner.template, treadle.runner.parent as p; print(sys.version.split()[0], p.__name__)"
+    assert run(built.python, program) == f"{built.image.python} treadle.runner.parent"
+
+
+def test_pyenvs_versions_are_found_though_its_shims_do_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "versions" / "mine" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "python3").symlink_to(running_python().path)
+    (tmp_path / "shims").mkdir()
+    (tmp_path / "shims" / "python3.12").write_text(f"#!/bin/sh\ntouch {tmp_path}/asked; exit 127\n")
+    (tmp_path / "shims" / "python3.12").chmod(0o755)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}/shims")
+    assert str(folder / "python3") in [python.path for python in installed()]
+    assert not (tmp_path / "asked").exists()
 
 
 def test_a_base_image_needs_a_runtime_that_is_not_there(images: Images) -> None:
@@ -117,7 +168,7 @@ def test_commands_run_in_order_inside_the_environment_with_its_variables(
 
 
 def test_a_failing_command_is_named_and_leaves_nothing(images: Images, tmp_path: Path) -> None:
-    with pytest.raises(BuildFailed, match=r"The command 'echo oh; exit 7' ended with exit code 7: oh"):
+    with pytest.raises(BuildFailed, match=r"The command 'echo oh; exit 7' ended with exit code 7: oh\. Try"):
         images.build(ImageSpec(commands=("echo oh; exit 7",)), None, ignore)
     assert [path.name for path in (tmp_path / "images").iterdir()] == [".locks"]
 

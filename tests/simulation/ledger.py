@@ -81,8 +81,8 @@ class Ledger:
         for task_id, row in before.items():
             after = self._rows[task_id]
             assert row.status not in FINAL or after == row, f"a final state changed: {row} {after}"
-            given_back = row.status is TaskStatus.RUNNING and after.status is TaskStatus.PENDING
-            assert row.attempts - given_back <= after.attempts
+            may_be_given_back = row.status is TaskStatus.RUNNING
+            assert row.attempts - may_be_given_back <= after.attempts
         ended = sorted(e.task_id for e in effects if isinstance(e, TaskEnded))
         over = sorted(row.id for row in self._rows.values() if row.status in FINAL)
         already = {row.id for row in before.values() if row.status in FINAL}

@@ -1,7 +1,7 @@
 """What the server touches of the floors below the engine: questions, bytes, and the rule at the door."""
 
 from treadle.blob.base import Blob, Upload
-from treadle.rules.admission import Payload, payload
+from treadle.rules.admission import Payload, payload, payloads
 from treadle.store.base import Reader, Store
 
-__all__ = ["Blob", "Payload", "Reader", "Store", "Upload", "payload"]
+__all__ = ["Blob", "Payload", "Reader", "Store", "Upload", "payload", "payloads"]

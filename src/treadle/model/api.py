@@ -10,9 +10,15 @@ from treadle.model.deployment import ImageSpec, QueueConfig
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """Answer of every enqueue route."""
+    """Answer of the enqueue routes."""
 
     task_id: str
+
+
+class AcceptedMany(msgspec.Struct, frozen=True):
+    """Answer of the batch routes: ids in the order of the batch."""
+
+    task_ids: list[str]
 
 
 class ErrorBody(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ MAX_URL = 2048
 MAX_RETRIES = 100
 MAX_TIMEOUT = 7 * 86400
 MAX_TTL = 30 * 86400
-RESERVED_NAMES = frozenset({"id", "public", "latest", "warmup"})
+RESERVED_NAMES = frozenset({"id", "public", "latest", "warmup", "batch"})
 
 
 class DeploymentKind(StrEnum):

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 
+def sentence(text: str) -> str:
+    """A text that somebody else has written, with a full stop unless it ends like a sentence."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
 class TreadleError(Exception):
     """Base of all errors that are meant to be read by a user.
 

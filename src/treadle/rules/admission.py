@@ -17,7 +17,10 @@ INTEGER = re.compile(r"[+-]?\d+")
 EMPTY = b'{"args":[],"kwargs":{}}'
 TOKEN_PARAMETER = "auth_token"  # noqa: S105 - a query parameter's name: a credential, never an argument
 
+MAX_BATCH = 10_000
+
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _list = msgspec.json.Decoder(list[msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 
@@ -41,6 +44,30 @@ def payload(body: bytes, query: str = "") -> Payload:
     fields = _fields(body)
     if not fields and not query:
         return Payload(EMPTY)
+    return _mapped(fields, query)
+
+
+def payloads(body: bytes) -> list[Payload]:
+    """Map the body of a batch, a JSON array of objects, each like the body of a single request.
+
+    Raises:
+        InvalidInput: it is not such an array, is empty or longer than MAX_BATCH, or names a wrong `callback_url`.
+    """
+    try:
+        str(body, "utf-8")
+        batch = _objects.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(
+            "invalid request payload: the body is not a JSON array of objects.", 'Send e.g. [{"x": 1}, {"x": 2}].'
+        ) from error
+    if not 1 <= len(batch) <= MAX_BATCH:
+        raise InvalidInput(
+            f"invalid request payload: a batch of {len(batch)} tasks is outside 1 to {MAX_BATCH}.", "Split it."
+        )
+    return [_mapped(fields) for fields in batch]
+
+
+def _mapped(fields: dict[str, msgspec.Raw], query: str = "") -> Payload:
     args, kwargs = _split(fields)
     if query:
         kwargs.update(_from_query(query))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # what only `.put()` and `.deploy()` need is loaded by them: 
     from treadle.sdk.handle import TaskHandle
     from treadle.sdk.prepare import Prepared
 
+MANY = 1000  # tasks a request of `put_many`
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -70,14 +72,36 @@ class TaskQueue(Generic[P, R]):
         from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
         from treadle.sdk.handle import TaskHandle  # noqa: PLC0415
 
-        payload = self._encode(args, kwargs)
+        payload = self._encode({"args": args, "kwargs": kwargs})
         console = Console()
-        with self._lock:
-            if self._draft is None:
-                self._draft = self._prepare(console, name="")
-        task_id = self._draft.client.enqueue(f"id/{self._draft.deployed.deployment_id}", payload)
+        draft = self._drafted(console)
+        task_id = draft.client.enqueue(f"id/{draft.deployed.deployment_id}", payload)
         console.step(f"Enqueued task: {task_id}")
-        return TaskHandle(task_id, self._draft.client)
+        return TaskHandle(task_id, draft.client)
+
+    def put_many(self, calls: Iterable[Any]) -> list[TaskHandle]:
+        """Enqueue many tasks with few requests, in order; an empty list while Treadle imports this module.
+
+        Each call is a tuple of positional arguments, a dict of named ones, or else the one positional argument.
+        They are sent MANY at a time, each lot accepted whole or not at all.
+
+        Raises:
+            TypeError: the arguments are not JSON; nothing of their lot was sent.
+            TreadleError: a lot was not accepted; those before it were.
+        """
+        if environment.called_on_import():
+            return []
+        from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
+        from treadle.sdk.handle import TaskHandle  # noqa: PLC0415
+
+        console, handles = Console(), []
+        draft = self._drafted(console)
+        waiting = iter(calls)
+        while lot := [_arguments(call) for call in islice(waiting, MANY)]:
+            task_ids = draft.client.enqueue_many(f"id/{draft.deployed.deployment_id}", self._encode(lot))
+            handles += [TaskHandle(task_id, draft.client) for task_id in task_ids]
+        console.step(f"Enqueued {len(handles)} tasks")
+        return handles
 
     def deploy(self, name: str | None = None) -> Deployed:
         """Make a new version under this name (or the decorator's).
@@ -96,6 +120,12 @@ class TaskQueue(Generic[P, R]):
             raise InvalidOption("The deployment has no name.", "Give one: --name NAME, or name= in the decorator.")
         return self._prepare(console, name=check_name(chosen))
 
+    def _drafted(self, console: Console) -> Prepared:
+        with self._lock:
+            if self._draft is None:
+                self._draft = self._prepare(console, name="")
+            return self._draft
+
     def _prepare(self, console: Console, *, name: str) -> Prepared:
         from treadle.model.settings import load  # noqa: PLC0415 - see the top of the file
         from treadle.sdk.prepare import prepare  # noqa: PLC0415
@@ -104,11 +134,17 @@ class TaskQueue(Generic[P, R]):
         config = msgspec.structs.replace(self.config, handler=locate(self.func, root))
         return prepare(config, load(), console, root=root, name=name)
 
-    def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    def _encode(self, payload: Any) -> bytes:
         try:
-            return json.dumps({"args": args, "kwargs": kwargs}, allow_nan=False).encode()
+            return json.dumps(payload, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
             raise TypeError(f"The arguments of {self.func.__name__}.put() must be JSON: {error}.") from None
+
+
+def _arguments(call: Any) -> dict[str, Any]:
+    if isinstance(call, dict):
+        return {"args": (), "kwargs": call}
+    return {"args": call if isinstance(call, tuple) else (call,), "kwargs": {}}
 
 
 @overload

@@ -9,9 +9,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from treadle.engine.face import payload
+from treadle.engine.face import Payload, payload, payloads
 from treadle.engine.queue import Submit
-from treadle.model.api import Accepted, ErrorBody
+from treadle.model.api import Accepted, AcceptedMany, ErrorBody
 from treadle.model.container import Role
 from treadle.model.deployment import Deployment
 from treadle.model.errors import InvalidInput, NotFound, TooLarge, TreadleError, Unavailable
@@ -22,12 +22,13 @@ from treadle.server.bridge import Bridge
 from treadle.server.lookup import Lookup
 
 PREFIX = "/taskqueue/"
+BATCH = "/batch"
 JSON = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
 
 
 class Enqueue:
-    """POST /taskqueue/{name}[/latest|/v{n}], /taskqueue/id/{id} and /taskqueue/public/{id}."""
+    """POST /taskqueue/{name}[/latest|/v{n}], /taskqueue/id/{id} and /taskqueue/public/{id}; each also with /batch."""
 
     def __init__(
         self, bridge: Bridge, doors: Doors, lookup: Lookup, max_body: int, *, draining: Callable[[], bool]
@@ -40,25 +41,28 @@ class Enqueue:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            task_id = await self._accept(scope, receive)
-            await reply(send, 200, _encode(Accepted(task_id)))
+            await reply(send, 200, await self._accept(scope, receive))
         except TreadleError as error:
             await reply(send, error.status, error_body(error))
 
-    async def _accept(self, scope: Scope, receive: Receive) -> str:
+    async def _accept(self, scope: Scope, receive: Receive) -> bytes:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['method']} is not for queues.", "POST a JSON object.")
-        deployment = self._target(scope)
+        path = scope["path"][len(PREFIX) :].rstrip("/")
+        batch = path.endswith(BATCH)
+        deployment = self._target(path.removesuffix(BATCH), scope)
         if self._draining():
             raise Unavailable("the server is shutting down.", "Try again when it is back.")
         body = await read_body(scope, receive, self._max_body)
-        given = payload(body, scope["query_string"].decode("latin-1"))
-        task_id = uuid7(time.time(), os.urandom(10))
         queue = self._bridge.engine.queue
-        return await self._bridge.ask(queue.submit, Submit(task_id, deployment, given.raw, given.callback_url))
+        if batch:
+            many = [_submit(deployment, given) for given in payloads(body)]
+            return _encode(AcceptedMany(await self._bridge.ask(queue.submit_many, many)))
+        one = _submit(deployment, payload(body, scope["query_string"].decode("latin-1")))
+        return _encode(Accepted(await self._bridge.ask(queue.submit, one)))
 
-    def _target(self, scope: Scope) -> Deployment:
-        parts = [unquote(part) for part in scope["path"][len(PREFIX) :].rstrip("/").split("/")]
+    def _target(self, path: str, scope: Scope) -> Deployment:
+        parts = [unquote(part) for part in path.split("/")]
         if parts[0] == "public" and len(parts) == 2:
             return self._public(parts[1])
         caller = self._doors.require(header(scope, b"authorization"), Role.SUBMIT, container=True)
@@ -76,6 +80,10 @@ class Enqueue:
         if deployment.config.authorized:
             raise InvalidInput("invalid stub id: this queue is not public.", "Declare it with authorized=False.")
         return deployment
+
+
+def _submit(deployment: Deployment, given: Payload) -> Submit:
+    return Submit(uuid7(time.time(), os.urandom(10)), deployment, given.raw, given.callback_url)
 
 
 class MethodNotAllowed(TreadleError):
