@@ -27,6 +27,20 @@ def build_environment() -> dict[str, str]:
     }
 
 
+def news(emit: Emit, *noise: str) -> Emit:
+    """Of uv's lines pass on what is news: not those that begin like one of `noise`, and not the error at the end,
+    which is told in the reason of the failure."""
+    failed = False
+
+    def hear(line: str) -> None:
+        nonlocal failed
+        failed = failed or line.startswith("error:")
+        if not failed and not line.startswith(noise):
+            emit(line)
+
+    return hear
+
+
 class Commands:
     """Commands in progress. After `stop` none runs and none can be started."""
 

@@ -19,9 +19,9 @@ import msgspec
 from uv import find_uv_bin
 
 from treadle.model.deployment import Image, ImageSpec, spec_digest
-from treadle.model.errors import BuildFailed
+from treadle.model.errors import BuildFailed, sentence
 from treadle.runtime import layer
-from treadle.runtime.commands import Commands, Emit, build_environment, stopped
+from treadle.runtime.commands import Commands, Emit, build_environment, news, stopped
 from treadle.runtime.python import Python, find_python
 
 READY = "image.msgpack"  # written last: an environment without it is a leftover of a killed build
@@ -82,7 +82,7 @@ class Images:
             argv += ["--python", python.path]
             # uv repeats the lock on standard output
             quiet = ["sh", "-c", 'exec "$@" >/dev/null', "sh", self._uv, *argv, *_QUIET]
-            code, lines = self._commands.run(quiet, cwd=folder, env=build_environment(), emit=emit)
+            code, lines = self._commands.run(quiet, cwd=folder, env=build_environment(), emit=news(emit))
             if code != 0:
                 raise _package_error("resolved", packages, lines)
             return (folder / "lock.txt").read_text()
@@ -141,7 +141,7 @@ class Images:
                 ["sh", "-c", command], cwd=Path(folder), env=env | spec.env_vars, emit=emit, held=[held]
             )
         if code != 0:
-            last = lines[-1] if lines else "it printed nothing."
+            last = sentence(lines[-1] if lines else "it printed nothing")
             raise BuildFailed(
                 f"The command {command!r} ended with exit code {code}: {last}", "Try it in a shell, then build again."
             )
@@ -159,6 +159,7 @@ class Images:
         return self._layers[python.minor]
 
     def _fetch(self, python: Python, emit: Emit, held: int, names: list[str], target: Path) -> None:
+        emit(f"Installing Treadle's runner for Python {python.minor}")
         argv = ["pip", "install", "--target", str(target), "--python", python.path, *_QUIET, *names]
         what = f"the runner's libraries ({', '.join(names)}) could not be installed for Python {python.minor}"
         self._uv_or_fail(argv, what, emit, held)
@@ -166,10 +167,11 @@ class Images:
     def _uv_or_fail(self, argv: Sequence[str], what: str, emit: Emit, held: int) -> None:
         code, lines = self._uv_run(argv, emit, held)
         if code != 0:
-            raise BuildFailed(f"The image could not be built: {what}: {' '.join(lines)}", "Read the build's output.")
+            raise BuildFailed(f"The image could not be built: {what}: {_reason(lines)}")
 
     def _uv_run(self, argv: Sequence[str], emit: Emit, held: int) -> tuple[int, list[str]]:
-        return self._commands.run([self._uv, *argv], cwd=self._root, env=build_environment(), emit=emit, held=[held])
+        heard = news(emit, "Using ", "Resolved")  # the lock was resolved before
+        return self._commands.run([self._uv, *argv], cwd=self._root, env=build_environment(), emit=heard, held=[held])
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[int]:
@@ -195,9 +197,27 @@ def _is_ready(environment: Path) -> bool:
 
 def _package_error(verb: str, packages: Sequence[str], lines: Sequence[str]) -> BuildFailed:
     """Name the packages that uv complains of, else all of them, with what it said."""
-    said = " ".join(line.strip(" ×│╰─▶├") for line in lines if not line.startswith("Resolved"))
-    names = [package for package in packages if re.split(r"[^\w.-]", package, maxsplit=1)[0].lower() in said.lower()]
-    return BuildFailed(
-        f"python_packages {', '.join(names or packages)} could not be {verb}: {said}",
-        "Check the spelling and version; `uv pip install` on this machine tells more.",
-    )
+    said = _reason(lines)
+    names = ", ".join([package for package in packages if _names(said, package)] or packages)
+    ours = [needed for needed in layer.CONSTRAINTS.split() if needed in said]
+    if ours:
+        said += f" Treadle itself needs {' and '.join(ours)}: its runner is in every image."
+        advice = "Ask for versions that go with it."
+    else:
+        advice = "Check the spelling and version; `uv pip install` on this machine tells more."
+    return BuildFailed(f"python_packages {names} could not be {verb}: {said}", advice)
+
+
+def _reason(lines: Sequence[str]) -> str:
+    """What uv says of its failure, in one sentence: the cause, or the error where it gives none."""
+    error = next((at for at, line in enumerate(lines) if line.startswith("error:")), 0)
+    text = " ".join(line.strip(" ×│╰─▶├") for line in lines[error:] if line.strip(" ^"))
+    text = re.sub(r" in `packages\.in` at position \d+", "", text.removeprefix("error: "))
+    text = text.removeprefix("No solution found when resolving dependencies").strip()
+    return sentence(text.removeprefix("cause: ").replace(" cause: ", ": "))
+
+
+def _names(said: str, package: str) -> bool:
+    """Whether uv's words name a package, which it writes in its own way."""
+    name = re.split(r"[^\w.-]", package, maxsplit=1)[0].lower().replace("_", "-")
+    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", said.lower().replace("_", "-")) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from uv import find_uv_bin
 
 from treadle.model.errors import BuildFailed
 from treadle.runtime.commands import build_environment
+
+OLDEST = [3, 11]
 
 
 class Python(msgspec.Struct, frozen=True):
@@ -40,17 +43,23 @@ def find_python(wanted: str) -> Python:
     """The interpreter for "python3", "python3.N", "3.N" or a full version.
 
     Raises:
-        BuildFailed: it is not on this machine; names those that are.
+        BuildFailed: it is not on this machine (names those that are), or too old for the runner.
     """
     version = wanted.removeprefix("python")
     running = running_python()
+    if [3, 0] <= _parts(version) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise BuildFailed(
+            f"Python {version} is too old: Treadle's runner is in every image and needs Python {oldest} or newer.",
+            f'Ask for "python{oldest}" or newer; "python3" is {running.version} here.',
+        )
     if version == "3" or _matches(running.version, version):
         return running
-    found = _installed()
+    found = installed()
     for python in found:
         if _matches(python.version, version):
             return python
-    names = sorted({python.version for python in [*found, running]}, key=_parts)
+    names = sorted({p.version for p in [*found, running] if _parts(p.version) >= OLDEST}, key=_parts)
     raise BuildFailed(
         f"Python {version} is not on this machine; there is: {', '.join(names)}.",
         f"Install it (for example `uv python install {version}`) or ask for one of these.",
@@ -65,17 +74,23 @@ def _parts(version: str) -> list[int]:
     return [int(part) for part in version.split(".") if part.isdigit()]
 
 
-def _installed() -> list[Python]:
-    """Every interpreter that uv finds and that answers, without downloading any."""
+def _with_pyenv(env: dict[str, str]) -> dict[str, str]:
+    """The environment with pyenv's versions on PATH in place of its shims, of which only the chosen versions' run."""
+    root = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
+    folders = [folder for folder in env.get("PATH", os.defpath).split(os.pathsep) if Path(folder) != root / "shims"]
+    folders += map(str, sorted(root.glob("versions/*/bin")))
+    return env | {"PATH": os.pathsep.join(folders)}
+
+
+def installed() -> list[Python]:
+    """Every interpreter that uv finds (its own, on PATH, pyenv's) and that answers, without downloading any."""
     argv = [find_uv_bin(), "python", "list", "--only-installed", "--no-python-downloads", "--offline"]
     argv += ["--output-format", "json"]
-    listed = subprocess.run(argv, capture_output=True, env=build_environment(), cwd=gettempdir(), check=False)
+    env, elsewhere = _with_pyenv(build_environment()), gettempdir()  # where no project asks for a version
+    listed = subprocess.run(argv, capture_output=True, env=env, cwd=elsewhere, check=False)
     try:
         pythons = msgspec.json.decode(listed.stdout, type=list[_Listed])
     except msgspec.MsgspecError:
         return []
-    return [
-        Python(python.version, python.path)
-        for python in pythons
-        if python.implementation == "cpython" and Path(python.path).exists()
-    ]
+    found = [Python(p.version, str(Path(elsewhere, p.path))) for p in pythons if p.implementation == "cpython"]
+    return [python for python in found if Path(python.path).exists()]
