@@ -38,7 +38,7 @@ class Deployments(Controller):
     async def image(self, request: AnyRequest, house: House) -> Stream:
         """Build an image or find it; JSON lines of build events, the last one with the id or the error."""
         house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
-        spec = check_image((await decode_body(request, BuildRequest)).spec)
+        spec = check_image((await decode_body(request, BuildRequest, house.settings.max_body)).spec)
         return Stream(_lines(house.builds.build(spec)), media_type="application/x-ndjson")
 
     @head("/v2/sources/{source_id:str}")
@@ -79,7 +79,7 @@ class Deployments(Controller):
     async def deploy(self, request: AnyRequest, house: House) -> Deployed:
         """Make the next version of a name, or find or make a draft."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
-        asked = await decode_body(request, DeployRequest)
+        asked = await decode_body(request, DeployRequest, house.settings.max_body)
         if asked.name:
             check_name(asked.name)
             if not caller.may(Role.DEPLOY):
@@ -139,9 +139,23 @@ async def take_in(request: AnyRequest, upload: Upload, limit: int, also: Any = N
         await asyncio.to_thread(upload.write, chunk)
 
 
-async def decode_body(request: AnyRequest, kind: type[T]) -> T:
+async def small_body(request: AnyRequest, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: it is over `limit` bytes.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise TooLarge(f"the body is over the limit of {limit} bytes.")
+    return bytes(body)
+
+
+async def decode_body(request: AnyRequest, kind: type[T], limit: int) -> T:
     try:
-        return msgspec.json.decode(await request.body(), type=kind)
+        return msgspec.json.decode(await small_body(request, limit), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"the body is not a {kind.__name__}: {error}.") from error
 

@@ -17,6 +17,7 @@ from treadle.model.api import Cancelled, CancelRequest, TaskPage, TaskView
 from treadle.model.container import Role
 from treadle.model.errors import InvalidInput, NotFound
 from treadle.model.task import FINAL, Task, TaskFilter, TaskStatus
+from treadle.server.deployments import small_body
 from treadle.server.house import House
 from treadle.server.lookup import UUID
 
@@ -88,7 +89,7 @@ class Tasks(Controller):
         """Cancel tasks named in the body `{"task_ids": […]}` or in `?task_ids=a,b`."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.SUBMIT)
         house.check_workspace(caller, workspace)
-        ids = [*_list(task_ids), *_ids_in(await request.body())]
+        ids = [*_list(task_ids), *_ids_in(await small_body(request, house.settings.max_body))]
         if not ids:
             raise InvalidInput("no task is named.", 'Send {"task_ids": ["…"]} or ?task_ids=a,b.')
         if len(ids) > MAX_LIMIT:
