@@ -131,7 +131,7 @@ def test_cancel_says_what_was_cancelled(treadle: Run, tasks: Peer) -> None:
 def test_an_unknown_task_is_told(treadle: Run, peer: Peer) -> None:
     """The server's message and advice, in one line."""
     line = said_once(treadle("task", "show", "nope"))
-    assert line == "error: there is no task nope. `treadle task list` shows them."
+    assert line == "error: There is no task nope. `treadle task list` shows them."
 
 
 @pytest.mark.parametrize("command", [("task", "list"), ("task", "show", "x"), ("task", "cancel", "x"), ("webhook", "key")])

@@ -88,7 +88,7 @@ def test_a_second_server_on_the_same_data_is_refused(place: Place) -> None:
     """It says that another one uses the folder and what to do, and the first one is not disturbed."""
     second = place.cli("up", "--port", "0")
     assert second.returncode != 0 and second.stdout == ""
-    assert second.stderr.count("\n") == 1 and f"another server uses {place.data}" in second.stderr
+    assert second.stderr.count("\n") == 1 and f"Another server uses {place.data}" in second.stderr
     assert place.request("GET", "/health").status_code == 200
     assert json.loads((place.data / "server.json").read_text())["url"] == place.url
 

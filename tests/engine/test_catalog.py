@@ -56,7 +56,7 @@ def test_an_equal_draft_is_used_again(desk: Desk) -> None:
     [
         ({"source_id": "f" * 64}, "was never uploaded"),
         ({"image_id": "unknown"}, "was never built"),
-        ({"config": QueueConfig(handler="app:f", secrets=("KEY",))}, "secret does not exist: KEY"),
+        ({"config": QueueConfig(handler="app:f", secrets=("KEY",))}, "Secret does not exist: KEY"),
     ],
 )
 def test_every_part_must_be_there(desk: Desk, part: dict[str, str], message: str) -> None:

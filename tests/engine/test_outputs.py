@@ -36,7 +36,7 @@ def test_no_other_attempt_may(desk: Desk) -> None:
     assert [isinstance(answer, Conflict) for answer in answers] == [True, False, True, True]
     assert [output.id for output in desk.store.outputs(task_id)] == ["o1"]
     desk.finish(container, link, task_id, 2)
-    with pytest.raises(Conflict, match=f"attempt 2 of task {task_id}"):
+    with pytest.raises(Conflict, match=f"Attempt 2 of task {task_id}"):
         desk.ask(desk.engine.outputs.save, SaveOutput("o9", task_id, 2, "a", 1, "k9"))
 
 

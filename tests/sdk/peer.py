@@ -118,13 +118,13 @@ class Peer:
                 return api.KeyView("sk_secret")
             case ["GET", "v2", "workspace"]:
                 return api.WorkspaceView(1, "ws", "default", TIME, TIME)
-        raise NotFound(f"nothing is at {method} {path}.", "See /openapi.")
+        raise NotFound(f"Nothing is at {method} {path}.", "See /openapi.")
 
     def _task(self, task_id: str, wait: float) -> api.TaskView:
         deadline = time.monotonic() + wait
         with self.changed:
             if task_id not in self.tasks:
-                raise NotFound(f"there is no task {task_id}.", "`treadle task list` shows them.")
+                raise NotFound(f"There is no task {task_id}.", "`treadle task list` shows them.")
             while self.tasks[task_id].status in ("PENDING", "RUNNING", "RETRY"):
                 if not self.changed.wait(max(0.0, deadline - time.monotonic())):
                     break

@@ -54,14 +54,14 @@ class Catalog:
     def deployment(self, deployment_id: str) -> Deployment:
         found = self._deployments.get(deployment_id) or self._store.deployment(deployment_id)
         if found is None:
-            raise NotFound(f"deployment {deployment_id} does not exist.")
+            raise NotFound(f"Deployment {deployment_id} does not exist.")
         self._deployments[deployment_id] = found
         return found
 
     def image(self, image_id: str) -> Image:
         found = self._images.get(image_id) or self._store.image_by_id(image_id)
         if found is None:
-            raise NotFound(f"image {image_id} does not exist.")
+            raise NotFound(f"Image {image_id} does not exist.")
         self._images[image_id] = found
         return found
 
@@ -71,12 +71,12 @@ class Catalog:
 
     def _missing_part(self, request: Deploy) -> TreadleError | None:
         if not self._store.has_source(request.workspace_id, request.source_id):
-            return InvalidInput(f"source {request.source_id!r} was never uploaded.", "PUT it to /v2/sources first.")
+            return InvalidInput(f"Source {request.source_id!r} was never uploaded.", "PUT it to /v2/sources first.")
         if self._store.image_by_id(request.image_id) is None:
-            return InvalidInput(f"image {request.image_id!r} was never built.", "POST its spec to /v2/images first.")
+            return InvalidInput(f"Image {request.image_id!r} was never built.", "POST its spec to /v2/images first.")
         if request.config.secrets:
             names = ", ".join(request.config.secrets)
-            return InvalidInput(f"secret does not exist: {names}.", "Remove it from secrets=[…].")
+            return InvalidInput(f"Secret does not exist: {names}.", "Remove it from secrets=[…].")
         return None
 
     def _deploy(self, request: Deploy, now: float) -> NewDeployment:

@@ -113,7 +113,7 @@ class Fleet:
     def _connect(self, hello: Hello, link: int, now: float) -> NotFound | None:
         container = self._roster.live.get(hello.container_id)
         if container is None:
-            return NotFound(f"container {hello.container_id} is not wanted any more.")
+            return NotFound(f"Container {hello.container_id} is not wanted any more.")
         self._outbox.add(Linked(container.id, link))
         missing = self._queue.resume(container.id, hello.held)
         if container.status is S.STOPPING:

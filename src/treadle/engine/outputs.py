@@ -36,7 +36,7 @@ class Outputs:
             if self._store.insert_output(output):
                 answers.append(output)
             else:
-                answers.append(Conflict(f"attempt {r.attempt} of task {r.task_id} is not running any more."))
+                answers.append(Conflict(f"Attempt {r.attempt} of task {r.task_id} is not running any more."))
         return answers
 
 
@@ -49,7 +49,7 @@ def check_output_name(name: str) -> str:
     )
     if not fine:
         raise InvalidInput(
-            f"output name {name[:80]!r} is not allowed.", "Use a file name without slashes or control characters."
+            f"Output name {name[:80]!r} is not allowed.", "Use a file name without slashes or control characters."
         )
     return name
 

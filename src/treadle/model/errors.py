@@ -24,7 +24,7 @@ class TreadleError(Exception):
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.message} {self.advice}".strip()
+        return f"{sentence(self.message)} {self.advice}".strip()
 
 
 class InvalidInput(TreadleError):

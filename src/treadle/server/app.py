@@ -15,7 +15,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 from treadle.model.api import ErrorBody, Health
-from treadle.model.errors import NotFound, TreadleError
+from treadle.model.errors import NotFound, TreadleError, sentence
 from treadle.model.wire import AGENT_PATH, RUNNER_PATH
 from treadle.server.asgi import Receive, Scope, Send
 from treadle.server.deployments import Deployments
@@ -58,7 +58,7 @@ class App:
             await self._enqueue(scope, receive, send)
         except Exception:
             log.exception("request failed", path=scope["path"])
-            await reply(send, 500, error_body(TreadleError("the server failed on this request.", "See its log.")))
+            await reply(send, 500, error_body(TreadleError("The server failed on this request.", "See its log.")))
 
     async def _link(self, scope: Scope, receive: Receive, send: Send) -> None:
         link = self._links.get(scope["path"])
@@ -103,11 +103,11 @@ def _told(_: AnyRequest, error: TreadleError) -> Response[bytes]:
 
 def _refused(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     if error.status_code == NotFound.status:
-        said = f"nothing is at {request.method} {request.url.path[:200]}."
+        said = f"Nothing is at {request.method} {request.url.path[:200]}."
         advice = "See /openapi.json for the routes."
     else:
         extra = "; ".join(_extra(item) for item in error.extra) if isinstance(error.extra, list) else ""
-        said, advice = f"{error.detail}{': ' if extra else ''}{extra}", ""
+        said, advice = sentence(f"{error.detail}{': ' if extra else ''}{extra}"), ""
     code = CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
     return _answer(error.status_code, ErrorBody(said, code, advice, said))
 
@@ -118,4 +118,4 @@ def _extra(item: Any) -> str:
 
 def _failed(request: AnyRequest, error: Exception) -> Response[bytes]:
     log.error("request failed", path=request.url.path, exc_info=error)
-    return _told(request, TreadleError("the server failed on this request.", "See its log."))
+    return _told(request, TreadleError("The server failed on this request.", "See its log."))

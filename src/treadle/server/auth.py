@@ -65,7 +65,7 @@ class Doors:
             return found
         token = bare(header)
         if not token:
-            raise Unauthorized("no token was sent.", ADVICE)
+            raise Unauthorized("No token was sent.", ADVICE)
         known = self._reader.token(token_hash(token))
         if known is not None and known.active:
             caller = Caller(known.workspace_id, known.role)
@@ -73,7 +73,7 @@ class Doors:
             return caller
         container = self._live_container(token)
         if container is None:
-            raise Unauthorized("this token is not known here.", ADVICE)
+            raise Unauthorized("This token is not known here.", ADVICE)
         return Caller(container.workspace_id, Role.CONTAINER, container)
 
     def _live_container(self, token: str) -> Container | None:
@@ -89,16 +89,16 @@ class Doors:
         caller = self.caller(header)
         if caller.may(role) or (container and caller.role is Role.CONTAINER):
             return caller
-        raise Forbidden(f"a token with role {caller.role.value!r} may not do this.", f"It takes {role.value!r}.")
+        raise Forbidden(f"A token with role {caller.role.value!r} may not do this.", f"It takes {role.value!r}.")
 
     def container(self, header: str) -> Container:
         """The live container whose runner sends this header."""
         caller = self.caller(header)
         if caller.container is None:
-            raise Forbidden("only a container's own token opens this.")
+            raise Forbidden("Only a container's own token opens this.")
         return caller.container
 
     def agent(self, header: str) -> None:
         """Let an agent in."""
         if token_hash(bare(header)) != self._agent_hash:
-            raise Unauthorized("only an agent's token opens this.")
+            raise Unauthorized("Only an agent's token opens this.")

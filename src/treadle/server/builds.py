@@ -44,12 +44,12 @@ class Builds:
             async with asyncio.timeout(AGENT_SECONDS):
                 await self._bridge.agent_came.wait()
         except TimeoutError:
-            raise Unavailable("no agent is connected to build the image.", "Try again in a moment.") from None
+            raise Unavailable("No agent is connected to build the image.", "Try again in a moment.") from None
         return next(iter(self._bridge.agents))
 
     async def _end(self, spec: ImageSpec, built: Built) -> BuildEvent:
         if built.image is None:
-            return BuildEvent(error=built.error or "the build ended without an image")
+            return BuildEvent(error=built.error or "The build ended without an image.")
         image = msgspec.structs.replace(built.image, spec=spec, spec_digest=spec_digest(spec))
         await self._bridge.ask(self._bridge.engine.catalog.put_image, image)
         return BuildEvent(image_id=image.id, cached=built.cached)
@@ -62,4 +62,4 @@ class Builds:
     def agent_gone(self, agent_id: str) -> None:
         for build_id, (builder, events) in self._running.items():
             if builder == agent_id:
-                events.put_nowait(Built(build_id, error="the agent that built the image is gone"))
+                events.put_nowait(Built(build_id, error="The agent that built the image is gone. Try again."))

@@ -46,7 +46,7 @@ class Deployments(Controller):
         """Whether this source was uploaded before."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
         if not house.reader.has_source(caller.workspace_id, _checked_id(source_id)):
-            raise NotFound(f"source {source_id} was never uploaded.")
+            raise NotFound(f"Source {source_id} was never uploaded.")
 
     @put("/v2/sources/{source_id:str}", status_code=201)
     async def upload(self, request: AnyRequest, house: House, source_id: str) -> None:
@@ -57,7 +57,7 @@ class Deployments(Controller):
             digest = hashlib.sha256()
             await take_in(request, upload, MAX_SOURCE, digest.update)
             if digest.hexdigest() != source_id:
-                raise InvalidInput(f"the bytes have sha256 {digest.hexdigest()}, not {source_id}.", "Upload again.")
+                raise InvalidInput(f"The bytes have sha256 {digest.hexdigest()}, not {source_id}.", "Upload again.")
             await asyncio.to_thread(upload.commit)
         finally:
             upload.abort()
@@ -71,7 +71,7 @@ class Deployments(Controller):
         key = source_key(_checked_id(source_id))
         size = house.blob.size(key)
         if size is None:
-            raise NotFound(f"source {source_id} was never uploaded.")
+            raise NotFound(f"Source {source_id} was never uploaded.")
         headers = {"content-length": str(size)}
         return Stream(house.blob.read(key), media_type="application/zip", headers=headers)
 
@@ -83,7 +83,7 @@ class Deployments(Controller):
         if asked.name:
             check_name(asked.name)
             if not caller.may(Role.DEPLOY):
-                raise Forbidden("a container may use drafts only.", "Deploy from outside with a deploy token.")
+                raise Forbidden("A container may use drafts only.", "Deploy from outside with a deploy token.")
         verb = Deploy(
             new_id=uuid7(time.time(), os.urandom(10)),
             workspace_id=caller.workspace_id,
@@ -121,7 +121,7 @@ async def _lines(events: AsyncIterator[BuildEvent]) -> AsyncIterator[bytes]:
 
 def _checked_id(source_id: str) -> str:
     if not SHA256.fullmatch(source_id):
-        raise InvalidInput(f"source id {source_id[:80]!r} is not a sha256 in lower-case hex.")
+        raise InvalidInput(f"Source id {source_id[:80]!r} is not a sha256 in lower-case hex.")
     return source_id
 
 
@@ -133,7 +133,7 @@ async def take_in(request: AnyRequest, upload: Upload, limit: int, also: Any = N
     """
     async for chunk in request.stream():
         if upload.size + len(chunk) > limit:
-            raise TooLarge(f"the body is over the limit of {limit} bytes.")
+            raise TooLarge(f"The body is over the limit of {limit} bytes.")
         if also is not None:
             also(chunk)
         await asyncio.to_thread(upload.write, chunk)
@@ -149,7 +149,7 @@ async def small_body(request: AnyRequest, limit: int) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise TooLarge(f"the body is over the limit of {limit} bytes.")
+            raise TooLarge(f"The body is over the limit of {limit} bytes.")
     return bytes(body)
 
 
@@ -157,7 +157,7 @@ async def decode_body(request: AnyRequest, kind: type[T], limit: int) -> T:
     try:
         return msgspec.json.decode(await small_body(request, limit), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"the body is not a {kind.__name__}: {error}.") from error
+        raise InvalidInput(f"The body is not a {kind.__name__}: {error}.") from error
 
 
 def _deployed(house: House, deployment: Deployment, *, created: bool) -> Deployed:

@@ -40,7 +40,7 @@ class Lock:
         except OSError:
             self._file.close()
             raise Conflict(
-                f"another server uses {data}.", "Stop it with `treadle down`, or choose another --data folder."
+                f"Another server uses {data}.", "Stop it with `treadle down`, or choose another --data folder."
             ) from None
 
     def announce(self, url: str) -> None:

@@ -52,7 +52,7 @@ class Enqueue:
         batch = path.endswith(BATCH)
         deployment = self._target(path.removesuffix(BATCH), scope)
         if self._draining():
-            raise Unavailable("the server is shutting down.", "Try again when it is back.")
+            raise Unavailable("The server is shutting down.", "Try again when it is back.")
         body = await read_body(scope, receive, self._max_body)
         queue = self._bridge.engine.queue
         if batch:
@@ -111,7 +111,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         if len(body) > limit:
             raise _too_large(len(body), limit)
     if event["type"] == "http.disconnect":
-        raise InvalidInput("the body was cut off.", "Send it again.")
+        raise InvalidInput("The body was cut off.", "Send it again.")
     if len(body) > limit:
         raise _too_large(len(body), limit)
     return body
@@ -119,7 +119,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 def _too_large(size: int, limit: int) -> TooLarge:
     return TooLarge(
-        f"the body of {size} bytes is over the limit of {limit} bytes.",
+        f"The body of {size} bytes is over the limit of {limit} bytes.",
         "Send a URL to the data instead, or raise max_body in config.toml.",
     )
 

@@ -36,4 +36,4 @@ class House(msgspec.Struct, frozen=True):
             return
         mine = self.lookup.workspace(caller.workspace_id)
         if named not in (mine.external_id, mine.name, str(mine.id)):
-            raise NotFound(f"no workspace {named[:64]!r} is open to this token.")
+            raise NotFound(f"No workspace {named[:64]!r} is open to this token.")

@@ -147,7 +147,7 @@ class Links:
                     gone = Gone(container_id, f"could not load the handler: {reason}", failed=True)
                     tell(engine.fleet.load_failed, gone, socket.fail)
                 case Hello():
-                    raise Forbidden("hello comes once.")
+                    raise Forbidden("Hello comes once.")
 
     async def agent(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an agent's link from handshake to close."""

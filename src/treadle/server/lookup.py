@@ -30,7 +30,7 @@ class Lookup:
         """Raises NotFound."""
         found = self._by_id.get(deployment_id) or self._reader.deployment(deployment_id)
         if found is None:
-            raise NotFound(f"no deployment has the id {deployment_id[:64]!r}.", "`treadle deploy` prints it.")
+            raise NotFound(f"No deployment has the id {deployment_id[:64]!r}.", "`treadle deploy` prints it.")
         self._by_id[deployment_id] = found
         return found
 
@@ -38,7 +38,7 @@ class Lookup:
         """Raises NotFound, also for a deployment of another workspace."""
         found = self.by_id(deployment_id)
         if found.workspace_id != workspace_id:
-            raise NotFound(f"no deployment has the id {deployment_id[:64]!r}.", "`treadle deploy` prints it.")
+            raise NotFound(f"No deployment has the id {deployment_id[:64]!r}.", "`treadle deploy` prints it.")
         return found
 
     def named(self, workspace_id: int, name: str, version: str = "latest") -> Deployment:
@@ -62,7 +62,7 @@ class Lookup:
         number = int(match[1]) if match else None
         found = self._reader.deployment_version(workspace_id, name, number)
         if found is None:
-            what = f"{name[:64]!r} has no version {number}" if number else f"no deployment is named {name[:64]!r}"
+            what = f"{name[:64]!r} has no version {number}" if number else f"No deployment is named {name[:64]!r}"
             raise NotFound(f"{what}.", "Make one with `treadle deploy FILE.py:FUNC --name NAME`.")
         return found
 

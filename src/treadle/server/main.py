@@ -90,7 +90,7 @@ def _listen(settings: Settings) -> tuple[socket.socket, str]:
     except OSError as error:
         listener.close()
         raise Conflict(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}.", "Choose another --port."
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}.", "Choose another --port."
         ) from error
     listener.setblocking(False)
     return listener, _base(settings, listener.getsockname()[1])

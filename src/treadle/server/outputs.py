@@ -44,7 +44,7 @@ class Outputs(Controller):
         check_output_name(name)
         task = find(house, container.workspace_id, task_id)
         if task.container_id != container.id or task.status is not TaskStatus.RUNNING or task.attempts != attempt:
-            raise Conflict(f"attempt {attempt} of task {task_id} does not run in this container (any more).")
+            raise Conflict(f"Attempt {attempt} of task {task_id} does not run in this container (any more).")
         output_id = uuid7(time.time(), os.urandom(10))
         key = blob_key(task_id, output_id)
         upload = house.blob.start(key)
@@ -73,7 +73,7 @@ class Outputs(Controller):
         caller = house.doors.require(request.headers.get("authorization", ""), Role.READ, container=True)
         output = _find(house, output_id)
         if output is None:
-            raise NotFound(f"no output has the id {output_id[:64]!r}.")
+            raise NotFound(f"No output has the id {output_id[:64]!r}.")
         task = find(house, caller.workspace_id, output.task_id)
         workspace = house.lookup.workspace(task.workspace_id)
         return UrlView(house.views.output_url(output.id, workspace, time.time(), expires))

@@ -91,7 +91,7 @@ class Tasks(Controller):
         house.check_workspace(caller, workspace)
         ids = [*_list(task_ids), *_ids_in(await small_body(request, house.settings.max_body))]
         if not ids:
-            raise InvalidInput("no task is named.", 'Send {"task_ids": ["…"]} or ?task_ids=a,b.')
+            raise InvalidInput("No task is named.", 'Send {"task_ids": ["…"]} or ?task_ids=a,b.')
         if len(ids) > MAX_LIMIT:
             raise InvalidInput(f"{len(ids)} tasks are over the limit of {MAX_LIMIT} in one request.", "Send fewer.")
         queue = house.bridge.engine.queue
@@ -102,7 +102,7 @@ def find(house: House, workspace_id: int, task_id: str) -> Task:
     """Raises NotFound, also for a task of another workspace or an id of another form."""
     task = house.reader.task(task_id) if UUID.fullmatch(task_id) else None
     if task is None or task.workspace_id != workspace_id:
-        raise NotFound(f"no task has the id {task_id[:64]!r}.", "`treadle task list` shows the newest.")
+        raise NotFound(f"No task has the id {task_id[:64]!r}.", "`treadle task list` shows the newest.")
     return task
 
 
@@ -127,7 +127,7 @@ def _status(word: str) -> TaskStatus:
     try:
         return TaskStatus(word.upper())
     except ValueError:
-        raise InvalidInput(f"status {word[:32]!r} does not exist.", f"Use {', '.join(TaskStatus)}.") from None
+        raise InvalidInput(f"status={word[:32]!r} does not exist.", f"Use {', '.join(TaskStatus)}.") from None
 
 
 def _time(name: str, text: str) -> float | None:
@@ -152,7 +152,7 @@ def _seq(cursor: str) -> int | None:
         if not 0 <= before < 2**63:
             raise ValueError(before)
     except (ValueError, KeyError, msgspec.MsgspecError):
-        raise InvalidInput(f"cursor {cursor[:64]!r} is not one of ours.", "Use the `next` of a page.") from None
+        raise InvalidInput(f"cursor={cursor[:64]!r} is not one of ours.", "Use the `next` of a page.") from None
     return before
 
 
@@ -162,4 +162,4 @@ def _ids_in(body: bytes) -> list[str]:
     try:
         return msgspec.json.decode(body, type=CancelRequest).task_ids
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the body is not a cancel request: {error}.", 'Send {"task_ids": ["…"]}.') from error
+        raise InvalidInput(f"The body is not a cancel request: {error}.", 'Send {"task_ids": ["…"]}.') from error
