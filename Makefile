@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test unit check up clean
+.PHONY: help setup lock demo test unit check up bench clean
 
 help: ## show these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,7 @@ check: $(READY) ## ruff and strict types
 	@$(BIN)/ruff check src tests examples docs benchmarks
 	@$(BIN)/mypy
 	@$(BIN)/mypy examples docs/make_lifecycle.py
+	@$(BIN)/mypy -p benchmarks
 
 unit: $(READY) ## the fast tests
 	@$(BIN)/pytest -q -m "not e2e" -n 2
@@ -40,6 +41,10 @@ unit: $(READY) ## the fast tests
 test: $(READY) ## all tests, the fast ones first
 	@$(BIN)/pytest -q -m "not e2e" -n 2
 	@$(BIN)/pytest -q -m e2e -n 2 --dist loadfile
+
+bench: $(READY) ## measure; RUNS=3 ONLY=accept,drain QUICK=1 JSON=FILE PEERS="huey celery" (docs/benchmarks.md)
+	@$(BIN)/python -m benchmarks.bench $(if $(RUNS),--runs $(RUNS)) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(QUICK),--quick) $(if $(JSON),--json $(JSON)) $(if $(PEERS),--peers "$(PEERS)")
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measures_accept, measures_drain, measures_latency, measures_rest, measures_size, measures_start
+from benchmarks import measures_accept, measures_drain, measures_idle, measures_latency, measures_size, measures_start
 from benchmarks.figures import Figure, gather
 from benchmarks.machine import MEMORY_FILE_SYSTEMS, busy, describe, file_system
 from benchmarks.marks import MeasureFailed
 from benchmarks.place import Place
 from benchmarks.table import print_peers, print_rows
-from benchmarks.versus import measure_peers
+from benchmarks.versus import find_harness, measure_peers
 
 DISK = Path("/var/tmp")  # noqa: S108 - on a disk, as data folders are; /tmp is often memory
 MEMORY = Path("/dev/shm")  # noqa: S108 - where handlers leave marks, so that these cost next to nothing
@@ -71,9 +71,9 @@ def measures(places: Places, *, quick: bool) -> dict[str, Callable[[], Iterator[
         full, seeded = places.full()
         yield from measures_size.size(places.get("empty"), full, seeded, seconds, tasks)
 
-    def rest() -> Iterator[Figure]:
-        with places.once("rest") as place:
-            yield from measures_rest.rest(place, 5 if quick else 30)
+    def idle() -> Iterator[Figure]:
+        with places.once("idle") as place:
+            yield from measures_idle.idle(place, 5 if quick else 30)
 
     def pruning() -> Iterator[Figure]:
         with places.once("old") as place:
@@ -83,13 +83,13 @@ def measures(places: Places, *, quick: bool) -> dict[str, Callable[[], Iterator[
         "accept": lambda: measures_accept.accept(main(), seconds),
         "batch": lambda: measures_accept.batch(main(), seconds),
         "drain": lambda: measures_drain.drain(main(), tasks),
-        "idle": lambda: measures_latency.idle(main(), samples),
+        "latency": lambda: measures_latency.latency(main(), samples),
         "put": lambda: measures_drain.put(main(), tasks // 2),
         "put_many": lambda: measures_drain.put_many(main(), tasks * 2),
         "cold": lambda: measures_start.cold(main(), few),
         "cold_numpy": lambda: measures_start.cold_numpy(main(), few),
         "crash": lambda: measures_start.crash(main(), few),
-        "rest": rest,
+        "idle": idle,
         "size": size,
         "pruning": pruning,
     }
@@ -139,6 +139,11 @@ def parse() -> argparse.Namespace:
         parser.error(f"no such measure: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     if file_system(asked.folder) in MEMORY_FILE_SYSTEMS:
         parser.error(f"{asked.folder} is in memory: fsync costs nothing there. Name a folder on a disk (--folder).")
+    if asked.peers:
+        try:
+            find_harness()
+        except MeasureFailed as error:
+            parser.error(str(error))
     return asked
 
 
@@ -158,7 +163,7 @@ def main() -> None:
         asked.json.write_text(json.dumps(said, indent=1))
     print_rows(gather([[Figure(**figure) for figure in run] for run in said["runs"]]), said["machine"], said["notes"])
     if asked.peers:
-        print_peers(said["peers"])
+        print_peers(said["peers"]["rows"])
 
 
 if __name__ == "__main__":

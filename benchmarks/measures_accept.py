@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from benchmarks.figures import Figure
 from benchmarks.load import Answered, run_load
-from benchmarks.marks import MeasureFailed
 from benchmarks.place import Place, Queue
 
 ONE = b'{"n": 1}'
@@ -45,13 +44,6 @@ def batch(place: Place, seconds: float) -> Iterator[Figure]:
     """A hundred tasks a request: `POST /taskqueue/{name}/batch`."""
     queue = place.queue("noop")
     place.warm(queue)
-    wire = place.wire()
-    status, answer = wire.post(f"{queue.path}/batch", b"[{}]")
-    wire.close()
-    if status in (404, 405) or b"not a version" in answer:
-        raise MeasureFailed("this server has no batch route")
-    if status != 200:
-        raise MeasureFailed(f"the batch route answered {status}: {answer[:200]!r}")
     for connections in (1, 16, 64):
         yield from _batches(place, queue, connections, seconds)
 

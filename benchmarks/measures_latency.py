@@ -15,7 +15,7 @@ from benchmarks.place import Place
 PAUSE = (0.02, 0.06)  # seconds between samples
 
 
-def idle(place: Place, samples: int) -> Iterator[Figure]:
+def latency(place: Place, samples: int) -> Iterator[Figure]:
     """Enqueue to first line over one raw connection; then put(), and its result, from a script."""
     took = _raw(place, samples)
     yield from _spread("idle: enqueue to first line", took)

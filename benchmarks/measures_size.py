@@ -66,8 +66,8 @@ def _compare(name: str, work: Callable[[Place], float], empty: Place, full: Plac
 def _accept_and_run(place: Place, seconds: float) -> float:
     """Seconds a task, at 64 connections."""
     queue = place.queue("noop")
-    run_load(place, queue.path, ONE, 1000, 64)
-    count = int(4000 * seconds)
+    load = run_load(place, queue.path, ONE, 2000, 64)
+    count = max(1000, int(2000 / (place.finish(queue, load.last_ids) - load.began) * seconds))
     load = run_load(place, queue.path, ONE, count, 64)
     return (place.finish(queue, load.last_ids) - load.began) / count
 

@@ -34,8 +34,12 @@ def results(said: dict[str, Any]) -> str:
 
 def peers(said: dict[str, Any]) -> str:
     """The part of the page that compares."""
-    rows = said["peers"]
-    began = f"Measured {said['at']}, commit {said['machine']['commit']}, {len(rows[0]['A'])} runs in turn; medians."
+    rows, found = said["peers"]["rows"], said["peers"]
+    began = (
+        f"Measured {said['at']}, commit {said['machine']['commit']}, {len(rows[0]['A'])} runs in turn; medians. "
+        f"Python {found['python']} for all, Redis {found['redis']}. "
+        f"In brackets: Treadle's rate in multiples of theirs."
+    )
     return "\n".join([began, "", markdown(PEER_HEADERS, [peer_cells(row, rows[0]) for row in rows])])
 
 

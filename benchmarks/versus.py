@@ -16,7 +16,7 @@ from benchmarks.marks import MeasureFailed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-VENVS = ROOT / ".venv" / "peers"
+VENVS = Path(os.environ.get("VENVS", ROOT / ".venv" / "peers"))
 ENTRY = """
 PEERS["treadle"] = dict(servers=[], n=10000, nbulk=20000, workers=[["{py}", "treadle_gate.py"]])
 """
@@ -39,7 +39,7 @@ def find_harness() -> Path:
     return folder
 
 
-def measure_peers(peers: Sequence[str], folder: Path, runs: int, *, quick: bool) -> list[dict[str, Any]]:
+def measure_peers(peers: Sequence[str], folder: Path, runs: int, *, quick: bool) -> dict[str, Any]:
     """Every peer and Treadle, in turn, so many times. `NAME[:VARIANT][+always]`, the last for Redis with fsync."""
     work = _overlay(find_harness(), folder / "peers")
     environ = os.environ | {
@@ -62,7 +62,9 @@ def measure_peers(peers: Sequence[str], folder: Path, runs: int, *, quick: bool)
         for name in ("BENCH_TICK", "BENCH_STAMP"):
             Path(environ[name]).unlink(missing_ok=True)
     meta = runpy.run_path(str(work / "meta.py"))["META"]
-    return [_row(peer, results, meta) for peer, results in found.items()]
+    rows = [_row(peer, results, meta) for peer, results in found.items()]
+    python, redis = [str(VENVS / "treadle" / "bin" / "python"), "--version"], ["redis-server", "--version"]
+    return {"python": _said(python).split()[-1], "redis": _said(redis).split()[2].removeprefix("v="), "rows": rows}
 
 
 def _overlay(harness: Path, work: Path) -> Path:
@@ -141,5 +143,8 @@ def _row(peer: str, results: list[dict[str, Any]], meta: dict[str, tuple[str, st
 def _version(name: str) -> str:
     package = name.partition(":")[0]
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    command = [str(VENVS / package / "bin" / "python"), "-c", code]
+    return _said([str(VENVS / package / "bin" / "python"), "-c", code])
+
+
+def _said(command: Sequence[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

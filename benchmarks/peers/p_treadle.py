@@ -82,11 +82,9 @@ def pending(expected: int) -> int:  # noqa: ARG001 - as the harness calls it
     return len(client.tasks(1, statuses=["PENDING", "RUNNING", "RETRY"]).data)
 
 
-if hasattr(work, "put_many"):
-
-    def bulk(n: int) -> None:
-        for done in range(0, n, 1000):
-            work.put_many(["tick"] * min(1000, n - done))  # type: ignore[attr-defined]
+def bulk(n: int) -> None:
+    for done in range(0, n, 1000):
+        work.put_many(["tick"] * min(1000, n - done))
 
 
 def _treadle(*args: str, check: bool = True) -> None:

@@ -14,7 +14,7 @@ from benchmarks.marks import MeasureFailed
 from benchmarks.place import Place
 
 
-def rest(place: Place, seconds: float) -> Iterator[Figure]:
+def idle(place: Place, seconds: float) -> Iterator[Figure]:
     """CPU of server and agent (one process) and of the container over so many idle seconds; then memory of all."""
     place.warm(place.queue("resting"), 20)
     time.sleep(2)
@@ -25,8 +25,8 @@ def rest(place: Place, seconds: float) -> Iterator[Figure]:
     spent = {process.pid: _cpu(process) - before[process.pid] for process in processes}
     percent = 100 / (time.monotonic() - began)
     yield Figure("idle CPU of server and agent", spent[place.pid] * percent, "% of a core")
-    rest_of = sum(spent.values()) - spent[place.pid]
-    yield Figure("idle CPU of the container", rest_of * percent, "% of a core")
+    others = sum(spent.values()) - spent[place.pid]
+    yield Figure("idle CPU of the container", others * percent, "% of a core")
     yield from _memory(place, processes)
 
 
