@@ -1,0 +1,131 @@
+"""The door of every queue: which URL means which queue, what is taken, and how it is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from .inside import Inside
+
+ERROR = {"error", "code", "advice", "message"}
+
+
+def test_a_task_is_on_disk_when_its_id_is_given(server: Inside) -> None:
+    """A second look at the store finds it, with its payload."""
+    server.deploy()
+    task_id = server.submitted("resize", {"x": 1})
+    reader = server.store.reader()
+    task = reader.task(task_id)
+    assert task is not None
+    assert json.loads(reader.payload(task_id) or b"") == {"args": [], "kwargs": {"x": 1}}
+    reader.close()
+
+
+def test_a_queue_has_several_urls(server: Inside) -> None:
+    """The name, `latest`, a version, and the id; a slash at the end does no harm."""
+    old = server.deploy()
+    new = server.deploy()
+    urls = {
+        "resize": new, "resize/": new, "resize/latest": new, "resize/v1": old, "resize/v2": new, f"id/{old.id}": old,
+    }  # fmt: skip
+    for path, deployment in urls.items():
+        task = server.store.reader().task(server.submitted(path))
+        assert task is not None
+        assert task.deployment_id == deployment.id
+
+
+def test_a_name_means_its_newest_version_at_once(server: Inside) -> None:
+    """A deploy that was answered counts for the next request."""
+    source = {"source_id": "0" * 64, "image_id": "image-1"}
+    server.deploy()
+    server.submitted("resize")
+    body = json.dumps({"name": "resize", "config": {"handler": "app:handler"}, **source})
+    made = server.request("POST", "/v2/deployments", content=body).json()
+    task = server.store.reader().task(server.submitted("resize"))
+    assert task is not None
+    assert (task.deployment_id, made["version"]) == (made["deployment_id"], 2)
+    assert made["invoke_url"] == "http://treadle/taskqueue/resize/v2"
+
+
+def test_a_public_queue_needs_no_token(shared: Inside) -> None:
+    """And a queue that is not public cannot be reached that way."""
+    public, private = shared.deploy("open", authorized=False), shared.deploy("closed")
+    assert shared.enqueue(f"public/{public.id}", token="").status_code == 200
+    assert shared.enqueue(f"public/{private.id}", token="").status_code == 400
+    assert shared.enqueue("public/unknown", token="").status_code == 404
+    assert shared.enqueue("open", token="").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("nothing", 404), ("resize/v9", 404), ("resize/9", 400), ("resize/v", 400), ("resize/V1", 400), ("", 404),
+        ("resize/v1/x", 404), ("id/unknown", 404), ("id/", 404), ("%2e%2e", 404), ("re%73ize/v9", 404),
+    ],
+)  # fmt: skip
+def test_what_is_no_queue(shared: Inside, path: str, status: int) -> None:
+    """Is told in the one shape, with the way to one."""
+    answer = shared.enqueue(path)
+    assert answer.status_code == status
+    assert answer.json().keys() == ERROR
+    assert answer.json()["advice"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
+def test_other_methods_are_refused(shared: Inside, method: str) -> None:
+    """A queue is posted to."""
+    answer = shared.request(method, "/taskqueue/resize")
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"5", b"x=1", b"\xff", b'{"x"', b'{"callback_url": "nowhere"}'])
+def test_bodies_that_are_refused(shared: Inside, body: bytes) -> None:
+    """400, and nothing is written."""
+    before = shared.request("GET", "/v2/task").json()
+    answer = shared.enqueue("resize", body)
+    assert (answer.status_code, answer.json().keys()) == (400, ERROR)
+    assert shared.request("GET", "/v2/task").json()["data"] == before["data"]
+
+
+def test_a_body_has_a_limit(server: Inside) -> None:
+    """Up to it everything goes; beyond it the limit is named, whether the length was told or not."""
+    server.deploy()
+    assert server.enqueue("resize", b'{"x": "%s"}' % (b"a" * 991)).status_code == 200
+    answer = server.enqueue("resize", b'{"x": "%s"}' % (b"a" * 992))
+    assert answer.status_code == 413
+    assert "limit of 1000 bytes" in answer.json()["error"]
+
+    async def drops() -> object:
+        for _ in range(50):
+            yield b" " * 100
+
+    answer = server.request("POST", "/taskqueue/resize", content=drops())
+    assert answer.status_code == 413
+
+
+def test_a_full_queue_answers_429(server: Inside) -> None:
+    """And names its limit."""
+    server.deploy(max_pending_tasks=1)
+    server.submitted("resize")
+    answer = server.enqueue("resize")
+    assert (answer.status_code, answer.json()["code"]) == (429, "queue_full")
+    assert "max pending tasks: 1" in answer.json()["error"]
+
+
+def test_a_draining_server_takes_nothing(server: Inside) -> None:
+    """It says so, and so does its health."""
+    server.deploy()
+    server.draining = True
+    assert (server.enqueue("resize").status_code, server.request("GET", "/health").status_code) == (503, 503)
+    assert server.request("GET", "/health").json()["status"] == "draining"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=80), st.text(alphabet="abc=&%0123+;é", max_size=20))
+def test_no_bytes_make_the_server_fail(shared: Inside, body: bytes, query: str) -> None:
+    """Taken or refused."""
+    answer = shared.request("POST", f"/taskqueue/resize?{query}", content=body)
+    assert answer.status_code in (200, 400)
