@@ -55,6 +55,11 @@ class Places:
         try:
             yield self.get(name)
         finally:
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Close the place of this name, if there is one."""
+        if name in self._kept:
             self._kept.pop(name).close()
 
     def close(self) -> None:
@@ -95,9 +100,10 @@ def measures(places: Places, *, quick: bool) -> dict[str, Callable[[], Iterator[
     }
 
 
-def take(name: str, measure: Callable[[], Iterator[Figure]], notes: list[str]) -> list[Figure]:
-    """The figures of one measure; what cannot be taken is noted."""
-    noise, began = busy(), time.monotonic()
+def take(name: str, measure: Callable[[], Iterator[Figure]], notes: list[str], noise: list[float]) -> list[Figure]:
+    """The figures of one measure; what cannot be taken is noted, and how busy others kept the machine before it."""
+    noise.append(busy())
+    began = time.monotonic()
     figures: list[Figure] = []
     try:
         for figure in measure():
@@ -105,7 +111,8 @@ def take(name: str, measure: Callable[[], Iterator[Figure]], notes: list[str]) -
     except (MeasureFailed, OSError) as error:
         notes.append(f"{name}: {error}")
         print(f"  ! {notes[-1]}", file=sys.stderr)
-    print(f"  {name}: {time.monotonic() - began:.0f} s, others kept {noise:.0%} busy", file=sys.stderr, flush=True)
+    took = time.monotonic() - began
+    print(f"  {name}: {took:.0f} s, others kept {noise[-1]:.0%} busy", file=sys.stderr, flush=True)
     return figures
 
 
@@ -113,16 +120,19 @@ def measure_all(asked: argparse.Namespace, folder: Path, notes_folder: Path) -> 
     """All runs: each takes every measure once, so that what disturbs the machine for a while hits few of one kind."""
     places = Places(folder, notes_folder)
     notes: list[str] = []
+    noise: list[float] = []
     runs: list[list[Figure]] = []
     found = measures(places, quick=asked.quick)
     only = asked.only.split(",") if asked.only else list(found)
     try:
         for number in range(asked.runs if only != ["none"] else 0):
             print(f"run {number + 1} of {asked.runs}", file=sys.stderr, flush=True)
-            runs.append([figure for name in only for figure in take(name, found[name], notes)])
+            runs.append([figure for name in only for figure in take(name, found[name], notes, noise)])
+            places.drop("main")  # the next run begins with an empty store too
     finally:
         places.close()
-    return {"runs": [[figure._asdict() for figure in run] for run in runs], "notes": sorted(set(notes))}
+    figures = [[figure._asdict() for figure in run] for run in runs]
+    return {"runs": figures, "notes": sorted(set(notes)), "busy": noise}
 
 
 def parse() -> argparse.Namespace:

@@ -60,7 +60,6 @@ def describe(folder: Path) -> dict[str, Any]:
         "treadle": version("treadle"),
         "commit": _commit(),
         "uvicorn": version("uvicorn"),
-        "busy_before": round(busy(2), 2),
     }
 
 

@@ -23,6 +23,7 @@ from treadle.client import Client
 
 HERE = Path(__file__).parent
 UNFINISHED = "PENDING,RUNNING,RETRY"
+WATCHED = 200  # of the last tasks: more than are accepted or running at once
 TREADLE = [sys.executable, "-m", "treadle"]
 
 
@@ -138,7 +139,7 @@ class Place:
         deadline = time.monotonic() + seconds
         self.client.task(last_ids[-1], wait=min(60.0, seconds))
         watched: dict[str, Any] = {"limit": 1, "statuses": UNFINISHED.split(",")}
-        while self.client.tasks(task_ids=last_ids[-200:], **watched).data:
+        while self.client.tasks(task_ids=last_ids[-WATCHED:], **watched).data:
             self._check(deadline, seconds)
         ended = time.perf_counter()
         while self.client.tasks(stub_ids=[queue.id], **watched).data:

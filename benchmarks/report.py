@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.figures import Figure, gather
@@ -24,7 +25,8 @@ def results(said: dict[str, Any]) -> str:
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
         f"Python {machine['python']}, SQLite {machine['sqlite']}. Data on {machine['file_system']}: 4 KiB and fsync "
         f"takes {machine['fsync_ms_p50']} ms (p50), {machine['fsync_ms_p99']} ms (p99). "
-        f"Others kept {machine['busy_before']:.0%} of the machine busy when it began.",
+        f"Others kept {median(said['busy']):.0%} of the machine busy (median; at most {max(said['busy']):.0%}), "
+        f"as seen just before each measure.",
         "",
         markdown(HEADERS, [cells(row) for row in rows]),
         *(f"\nNot measured: {note}." for note in said["notes"]),
