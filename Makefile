@@ -35,11 +35,11 @@ check: $(READY) ## ruff and strict types
 	@$(BIN)/mypy examples docs/make_lifecycle.py
 	@$(BIN)/mypy -p benchmarks
 
-unit: $(READY) ## the fast tests
-	@$(BIN)/pytest -q -m "not e2e" -n 2
+unit: $(READY) ## the tests that start no process
+	@$(BIN)/pytest -q -m "not process and not e2e" -n 2
 
-test: $(READY) ## all tests, the fast ones first
-	@$(BIN)/pytest -q -m "not e2e" -n 2
+test: unit ## all tests, the fast ones first
+	@$(BIN)/pytest -q -m "process and not e2e" -n 2
 	@$(BIN)/pytest -q -m e2e -n 2 --dist loadfile
 
 bench: $(READY) ## measure; RUNS=3 ONLY=accept,drain QUICK=1 JSON=FILE PEERS="huey celery" (docs/benchmarks.md)

@@ -1,7 +1,5 @@
 """A real agent against a real WebSocket server; scripts stand in for the runner."""
 
-
-
 from __future__ import annotations
 
 import asyncio
@@ -30,6 +28,8 @@ from treadle.runtime import processes
 from treadle.runtime.image import Images
 from treadle.runtime.probe import Limits
 from treadle.runtime.process import ProcessRuntime
+
+pytestmark = pytest.mark.process
 
 T = TypeVar("T")
 SLEEPER = "import time\ntime.sleep(600)\n"
@@ -102,6 +102,9 @@ class World:
         self.data = data
         self.kill_on_stop = kill_on_stop
         self.server = TestServer()
+        shared = data.parent / "images"  # one for all tests: making an environment takes longer than most of them
+        shared.mkdir(exist_ok=True)
+        (data / "images").symlink_to(shared)
         self.image = Images(data / "images").build(ImageSpec(), None, lambda _: None).image
         self.containers: list[str] = []
         self._stop = asyncio.Event()

@@ -171,9 +171,10 @@ def test_every_good_key_holds_its_bytes(
 
 @any_input
 @given(key=st.text(alphabet=st.sampled_from("a.-_/\\~ \n\0é"), max_size=12))
-def test_no_key_leaves_the_store(tmp_path: Path, key: str) -> None:
+def test_no_key_leaves_the_store(tmp_path_factory: pytest.TempPathFactory, key: str) -> None:
     """A key is refused or its file lies below the root; nothing else is ever written."""
-    root = tmp_path / "outer" / "blobs"
+    folder = tmp_path_factory.mktemp("keys")  # a new one for each key: deleted `a/b` leaves a folder, refusing `a`
+    root = folder / "outer" / "blobs"
     blob = DiskBlob(root)
     try:
         put(blob, key, b"x")
@@ -182,7 +183,7 @@ def test_no_key_leaves_the_store(tmp_path: Path, key: str) -> None:
     else:
         assert (root / key).resolve().is_relative_to(root.resolve())
         blob.delete(key)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 def test_a_key_below_another_is_refused_on_disk(tmp_path: Path) -> None:

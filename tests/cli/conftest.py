@@ -1,8 +1,7 @@
-"""Runs the real `treadle` command against a peer."""
+"""Runs the `treadle` command against a peer: its `main`, in this process, which saves half a second a command."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from sdk.peer import TOKEN, Peer
+from treadle.cli import main
+from treadle.cli.load import ALIASES
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -33,16 +34,32 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def treadle(peer: Peer, folder: Path, tmp_path: Path) -> Run:
+def treadle(peer: Peer, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `treadle ARGS…` in the folder, with the peer as its server unless `env` says otherwise."""
 
     def run(*args: str, **env: str) -> Done:
         known = {"TREADLE_URL": peer.url, "TREADLE_TOKEN": TOKEN, "TREADLE_DATA": str(tmp_path / "data")}
-        given = {key: value for key, value in (os.environ | known | env).items() if value}
-        command = [sys.executable, "-m", "treadle", *args]
-        return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, timeout=60, check=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(sys, "path", sys.path[:])
+            for key, value in (known | env).items():
+                patch.setenv(key, value) if value else patch.delenv(key, raising=False)
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as end:
+                main(args)
+        _forget_modules(folder, ALIASES)
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(args, int(end.value.code or 0), out, err)
 
     return run
+
+
+def _forget_modules(*folders: Path) -> None:
+    """Have the next command import the user's files anew, as a new process does."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and any(Path(file).is_relative_to(one) for one in folders):
+            del sys.modules[name]
 
 
 def said_once(done: Done, code: int = 1) -> str:

@@ -61,6 +61,7 @@ def test_a_wrong_setting_is_one_line(treadle: Run, tmp_path: Path) -> None:
     assert "config.toml: grace='long'" in said_once(treadle("task", "list"))
 
 
+@pytest.mark.process
 def test_help_loads_no_heavy_part(folder: Path) -> None:
     """`treadle --help` loads neither the server, nor psutil, rich or pathspec."""
     script = (
@@ -73,6 +74,7 @@ def test_help_loads_no_heavy_part(folder: Path) -> None:
     assert done.stderr == "set()\n"
 
 
+@pytest.mark.process
 def test_interruption_ends_with_130_and_without_a_traceback(peer: Peer, folder: Path) -> None:
     """Ctrl-C while waiting for a task."""
     peer.set_task(task_view("task-1"))
@@ -86,6 +88,7 @@ def test_interruption_ends_with_130_and_without_a_traceback(peer: Peer, folder: 
     peer.set_task(task_view("task-1", "COMPLETE"))
 
 
+@pytest.mark.process
 def test_a_reader_that_goes_away_is_no_error(peer: Peer, folder: Path) -> None:
     """`treadle task list | head -0` prints no traceback."""
     for number in range(300):
@@ -107,6 +110,7 @@ def _server_file(folder: Path, process: psutil.Process, started: float) -> None:
     (folder / "server.json").write_text(json.dumps(found))
 
 
+@pytest.mark.process
 def test_down_stops_the_process_it_names(treadle: Run, tmp_path: Path) -> None:
     """SIGTERM to the pid in server.json, then it waits until the process has ended."""
     script = "import signal, time; signal.signal(15, lambda *_: exit(0)); print('ready', flush=True); time.sleep(60)"

@@ -51,6 +51,7 @@ def test_steps_version_and_curl_are_printed(treadle: Run, app: Path, peer: Peer)
     assert done.stderr == ""
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("function", ["handler", "public"])
 def test_the_curl_works_when_pasted(treadle: Run, app: Path, peer: Peer, function: str) -> None:
     """The shell command as printed submits a task, with the token or, for a public queue, without."""

@@ -32,6 +32,7 @@ def test_python_blocks_compile(block: Block) -> None:
             assert not missing, f"{block.where}: treadle has no {', '.join(missing)}"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("block", _of("sh", "bash"), ids=lambda block: block.where)
 def test_shell_blocks_are_shell(block: Block) -> None:
     """Every shell block parses."""

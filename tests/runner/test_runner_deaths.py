@@ -17,6 +17,8 @@ from treadle.model.wire import AttemptRef, Cancel, Finished, LoadFailed, Ready
 from .link_server import wait_until
 from .running import Runner, gone
 
+pytestmark = pytest.mark.process
+
 T = TypeVar("T")
 
 DYING = """

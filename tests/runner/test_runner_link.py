@@ -14,6 +14,8 @@ from treadle.model.wire import BEAT_SECONDS, AttemptRef, Beat, Finished, Stop, W
 from .link_server import Server, wait_until
 from .running import Runner, gone
 
+pytestmark = pytest.mark.process
+
 GATED = """
     import os, time
     from pathlib import Path

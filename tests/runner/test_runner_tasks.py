@@ -8,6 +8,8 @@ import pytest
 
 from .running import Runner
 
+pytestmark = pytest.mark.process
+
 ECHO = """
 def handler(value=None):
     return value

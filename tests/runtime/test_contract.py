@@ -20,6 +20,8 @@ from treadle.model.wire import RunSpec
 from treadle.runtime import processes
 from treadle.runtime.base import Runtime, StartSpec
 
+pytestmark = pytest.mark.process
+
 SLEEPER = """
     import os, pathlib, sys, time
     folder = pathlib.Path(sys.argv[1])

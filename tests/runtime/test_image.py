@@ -18,6 +18,8 @@ from treadle.model.errors import BuildFailed
 from treadle.runtime.image import READY, Built, Images
 from treadle.runtime.python import Python, installed, running_python
 
+pytestmark = pytest.mark.process
+
 OFFLINE = {"UV_OFFLINE": "1", "UV_NO_CACHE": "1"}
 
 

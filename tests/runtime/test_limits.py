@@ -23,6 +23,8 @@ from treadle.runtime.limits import CGROUP1, CGROUP2, Cgroup
 from treadle.runtime.probe import Limits, probe
 from treadle.runtime.watchdog import CALM, TENSE, Watchdog
 
+pytestmark = pytest.mark.process
+
 # A runner in small: a template joins the limit and forks a child, which takes a gigabyte; the runner waits.
 HOG = """
     import os, pathlib, signal, sys, msgspec

@@ -11,6 +11,8 @@ import pytest
 import treadle
 from treadle.cli.load import ALIASES
 
+pytestmark = pytest.mark.process
+
 
 def _run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
     script = f"import sys; sys.path[:0] = {[str(one) for one in path]!r}; sys.path.append({str(ALIASES)!r})\n{code}"

@@ -178,6 +178,7 @@ def test_a_foreign_server_is_told(peer: Peer, tmp_path: Path) -> None:
         ensure_server(Settings(data=tmp_path, url=peer.url), Console(StringIO()))
 
 
+@pytest.mark.process
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     """The last line of its log is in the error, with the log's path."""
     (tmp_path / "config.toml").write_text("prot = 1")

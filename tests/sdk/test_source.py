@@ -122,6 +122,7 @@ patterns = st.sampled_from(
 )
 
 
+@pytest.mark.process
 @given(st.lists(patterns, max_size=4), st.lists(patterns, max_size=3))
 @settings(max_examples=40, deadline=None)
 def test_rules_mean_what_they_mean_to_git(top: list[str], nested: list[str]) -> None:

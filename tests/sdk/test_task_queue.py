@@ -292,6 +292,7 @@ def test_functions_that_a_container_cannot_import_are_refused(tmp_path: Path) ->
         locate(_function(tmp_path, "my-app.py"), tmp_path)
 
 
+@pytest.mark.process
 def test_importing_treadle_loads_nothing_heavy() -> None:
     """`import treadle` and a decorated function cost neither HTTP, rich, pathspec nor the server's parts."""
     script = (

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 SERVER_PARTS = {"litestar", "uvicorn", "uvloop", "httptools", "apsw", "httpx2", "httpcore2", "structlog", "psutil"}
 TERMINAL_PARTS = {"typer", "click", "rich"}
 HEAVY = SERVER_PARTS | TERMINAL_PARTS | {"asyncio", "websockets", "ssl", "http.client", "uv", "pathspec", "zipfile"}

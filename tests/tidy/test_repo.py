@@ -28,6 +28,7 @@ def _tracked() -> list[str]:
     return [name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
+@pytest.mark.process
 def test_no_tracked_file_names_a_registry() -> None:
     """No package index or mirror is written into the repository."""
     for name in _tracked():
