@@ -127,10 +127,10 @@ def test_the_thread_takes_what_came_during_the_last_commit(desk: Desk, verbs: Ve
         return [None]
 
     writer = started(desk, lambda batch, effects: batches.append([call.request for call in batch]))
-    writer.ask(Call(slow, "slow"))
+    writer.ask([Call(slow, "slow")])
     assert entered.wait(10)
     for task_id in "abc":
-        writer.ask(Call(verbs.insert, task_id))
+        writer.ask([Call(verbs.insert, task_id)])
     leave.set()
     writer.stop()
     assert batches == [["slow"], ["a", "b", "c"]]
@@ -142,7 +142,7 @@ def test_stop_answers_what_was_asked_before_it(desk: Desk, verbs: Verbs) -> None
     answered: list[object] = []
     writer = started(desk, lambda batch, effects: answered.extend(call.answer for call in batch))
     for number in range(50):
-        writer.ask(Call(verbs.insert, f"t{number}"))
+        writer.ask([Call(verbs.insert, f"t{number}")])
     writer.stop()
     assert answered == [f"t{number} at 0" for number in range(50)]
 
@@ -161,7 +161,7 @@ def test_effects_are_told_after_the_commit(desk: Desk) -> None:
         seen.extend((effect, reader.task("a") is not None) for effect in effects)
 
     writer = started(desk, report)
-    writer.ask(Call(verb, None))
+    writer.ask([Call(verb, None)])
     writer.stop()
     reader.close()
     assert seen == [(ScaleDue(), True)]

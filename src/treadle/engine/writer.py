@@ -46,15 +46,15 @@ class Writer:
         self._outbox = outbox
         self._clock = clock
         self._report = report
-        self._waiting: SimpleQueue[AnyCall | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Sequence[AnyCall] | None] = SimpleQueue()
         self._thread = Thread(target=self._loop, name="writer", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def ask(self, call: AnyCall) -> None:
-        """Queue a verb; may be called from any thread. Its answer comes through `report`."""
-        self._waiting.put(call)
+    def ask(self, calls: Sequence[AnyCall]) -> None:
+        """Queue verbs; may be called from any thread. Their answers come through `report`."""
+        self._waiting.put(calls)
 
     def stop(self) -> None:
         """Run what is queued, then end the thread."""
@@ -63,22 +63,22 @@ class Writer:
 
     def _loop(self) -> None:
         while True:
-            call = self._waiting.get()
-            if call is None:
+            calls = self._waiting.get()
+            if calls is None:
                 return
-            batch, last = self._with_others(call)
+            batch, last = self._with_others(calls)
             self.run(batch)
             if last:
                 return
 
-    def _with_others(self, first: AnyCall) -> tuple[list[AnyCall], bool]:
-        batch = [first]
+    def _with_others(self, first: Sequence[AnyCall]) -> tuple[list[AnyCall], bool]:
+        batch = list(first)
         try:
             while len(batch) < MAX_BATCH:
-                call = self._waiting.get_nowait()
-                if call is None:
+                calls = self._waiting.get_nowait()
+                if calls is None:
                     return batch, True
-                batch.append(call)
+                batch.extend(calls)
         except Empty:
             pass
         return batch, False

@@ -60,12 +60,19 @@ class Link:
         self._filled = asyncio.Event()
         self.sent = asyncio.Event()  # set while nothing is left to send on a live connection
 
-    def put(self, message: RunnerToServer) -> None:
-        """Send a message with this turn's others. Without a connection it is dropped: `greet` tells the state."""
+    def put(self, message: RunnerToServer, patience: float = 0.0) -> None:
+        """Send a message with this turn's others, or with those of the next `patience` seconds.
+
+        Without a connection it is dropped: `greet` tells the state.
+        """
         self.sent.clear()
-        if self._connection is not None:
-            self._outbox.append(message)
+        if self._connection is None:
+            return
+        self._outbox.append(message)
+        if not patience:
             self._filled.set()
+        elif len(self._outbox) == 1:
+            asyncio.get_running_loop().call_later(patience, self._filled.set)
 
     async def run(self) -> End:
         """Hold the link until the server does not want this container, or nobody has answered for too long."""

@@ -38,6 +38,7 @@ from treadle.runner.pool import Child, Fate, Pool
 DONE, FAILED, CANNOT_LOAD, ORPHANED = 0, 1, 2, 5
 TERM_GRACE = 10.0
 SETTLE_SECONDS = 5.0
+TOGETHER = 0.001  # seconds a report waits for others while more work is at hand: a frame costs as much as a task
 MAX_DEATHS = 3  # in a row, of children that had no task
 
 
@@ -64,7 +65,7 @@ class Parent:
         self._link = Link(spec, self._greet, self._on_server)
         self._evidence = Evidence(spec)
         self._idle: deque[Child] = deque()
-        self._backlog: deque[Work] = deque()  # sent ahead: the children take it in this order
+        self._backlog: dict[AttemptRef, Work] = {}  # sent ahead: the children take it in this order
         self._promised = 0  # free children that have died: the server counts them, so what replaces them is no news
         self._running: dict[AttemptRef, Child] = {}
         self._unsettled: dict[AttemptRef, Finished] = {}
@@ -120,7 +121,7 @@ class Parent:
 
     def _greet(self) -> list[RunnerToServer]:
         """The whole state in the first messages of a connection; free children are counted in Hello alone."""
-        held = [*self._running, *(work.ref for work in self._backlog), *self._unsettled]
+        held = [*self._running, *self._backlog, *self._unsettled]
         free = 0 if self._stopping else len(self._idle) - len(self._backlog)
         self._promised = 0
         greeting: list[RunnerToServer] = [Hello(self._spec.container_id, held, free)]
@@ -145,10 +146,10 @@ class Parent:
                 self.stop(grace)
 
     def _on_work(self, work: Work) -> None:
-        waiting = any(other.ref == work.ref for other in self._backlog)
-        if self._stopping or waiting or work.ref in self._running or work.ref in self._unsettled:
+        ref = work.ref
+        if self._stopping or ref in self._backlog or ref in self._running or ref in self._unsettled:
             return
-        self._backlog.append(work)
+        self._backlog[ref] = work
         if self._idle:
             self._take_next(self._idle.popleft())
 
@@ -158,16 +159,13 @@ class Parent:
         if child is not None:
             child.rest()
             self._pool.kill(child, Fate.UNWANTED)
-        else:
-            before = len(self._backlog)
-            self._backlog = deque(work for work in self._backlog if work.ref != ref)
-            if len(self._backlog) < before:
-                self._link.put(Ready(1))  # the child it would have had
+        elif self._backlog.pop(ref, None) is not None:
+            self._link.put(Ready(1))  # the child it would have had
 
     def _give_back(self) -> None:
         """Drop what has not started, and say so; without a link the next greeting does not name it."""
         if self._backlog:
-            self._link.put(Returned([work.ref for work in self._backlog]))
+            self._link.put(Returned(list(self._backlog)))
             self._backlog.clear()
 
     # what the children say
@@ -205,8 +203,9 @@ class Parent:
         if not self._backlog:
             self._idle.append(child)
             return
-        work = self._backlog.popleft()
-        self._running[work.ref] = child
+        ref = next(iter(self._backlog))
+        work = self._backlog.pop(ref)
+        self._running[ref] = child
         if self._spec.config.timeout > 0:
             loop = asyncio.get_running_loop()
             child.deadline = loop.call_later(self._spec.config.timeout, self._pool.kill, child, Fate.TIMED_OUT)
@@ -214,7 +213,7 @@ class Parent:
 
     def _report(self, finished: Finished) -> None:
         self._unsettled[finished.ref] = finished
-        self._link.put(finished)
+        self._link.put(finished, TOGETHER if self._backlog else 0.0)
         self._changed.set()
 
     def _look(self) -> None:

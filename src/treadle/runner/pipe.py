@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from treadle.runner.frames import Frames
 
-PIECE = 256 * 1024
+PIECE = 64 * 1024  # more would have the allocator map and unmap memory for each read
 
 
 class Pipe:

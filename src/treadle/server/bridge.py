@@ -41,6 +41,7 @@ class Bridge:
         self.agent_came = asyncio.Event()
         self.webhook_due = asyncio.Event()
         self.fleet_changed = asyncio.Event()
+        self._asked: list[AnyCall] = []
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._scaling = False
 
@@ -55,14 +56,24 @@ class Bridge:
     async def ask(self, verb: Verb[Request, Answer], request: Request) -> Answer:
         """Run a verb; returns once its transaction is on disk. Raises what the verb answered as an error."""
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self.engine.writer.ask(Call(verb, request, future))
+        self._put(Call(verb, request, future))
         return await future
 
     def tell(
         self, verb: Verb[Request, Any], request: Request, failed: Callable[[], None] | None = None
     ) -> None:
         """Run a verb whose answer nobody waits for; `failed` is called when it was not written."""
-        self.engine.writer.ask(Call(verb, request, failed))
+        self._put(Call(verb, request, failed))
+
+    def _put(self, call: AnyCall) -> None:
+        """Hand over what one turn of the loop asks in one piece: the writer's thread is woken once."""
+        self._asked.append(call)
+        if len(self._asked) == 1:
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        asked, self._asked = self._asked, []
+        self.engine.writer.ask(asked)
 
     async def run(self, action: Callable[[float], Answer]) -> Answer:
         """Run one function of the engine, given the time, inside a transaction."""

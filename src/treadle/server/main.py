@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import os
 import random
@@ -31,6 +32,7 @@ from treadle.server.app import App
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
+from treadle.server.cork import CorkedHttp
 from treadle.server.house import House
 from treadle.server.lookup import Lookup
 from treadle.server.sender import Sender
@@ -71,6 +73,7 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         await stack.enter_async_context(_ticking(bridge, settings))
         kill = asyncio.Event()
         agent = asyncio.create_task(run_agent(url=base, token=agent_token, data=settings.data, stop=kill))
+        _leave_garbage_be()
         lock.announce(base)
         on_ready(base)
         await _first(signals, agent)
@@ -78,6 +81,13 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         await _drain(bridge, settings.grace, signals)
         kill.set()
         await asyncio.wait([agent], timeout=KILL_SECONDS)
+
+
+def _leave_garbage_be() -> None:
+    """What start-up made stays; looking through it again and again would cost a tenth of every request."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _listen(settings: Settings) -> tuple[socket.socket, str]:
@@ -160,7 +170,7 @@ async def _listening(app: App, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=CorkedHttp,
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
