@@ -32,7 +32,7 @@ def do(hints: Hints, op: tuple[Any, ...], now: float = 0.0) -> None:
         case ("give", name, count, link):
             hints.slots.give(name, count, link, now)
         case ("take", home):
-            hints.slots.take(home)
+            hints.slots.take(home, 1)
         case ("detach", name):
             hints.slots.detach(name)
         case ("move", home, waiting, running):
@@ -97,7 +97,7 @@ def test_an_old_link_is_not_heard() -> None:
     slots.unlink("a", link=1)
     assert slots.room("d1") == 2
     slots.unlink("a", link=2)
-    assert (slots.room("d1"), slots.home("a"), slots.take("d1")) == (0, None, None)
+    assert (slots.room("d1"), slots.home("a"), slots.take("d1", 1)) == (0, None, [])
 
 
 def test_a_debt_is_paid_before_anything_is_free() -> None:
@@ -105,9 +105,9 @@ def test_a_debt_is_paid_before_anything_is_free() -> None:
     slots = Hints().slots
     slots.attach("a", "d1", -1, link=1, now=0.0)
     slots.give("a", 1, link=1, now=1.0)
-    assert slots.take("d1") is None
+    assert slots.take("d1", 1) == []
     slots.give("a", 1, link=1, now=2.0)
-    assert (slots.take("d1"), slots.take("d1")) == ("a", None)
+    assert slots.take("d1", 2) == ["a"]
 
 
 def test_the_end_of_a_link_is_not_undone() -> None:
@@ -115,7 +115,7 @@ def test_the_end_of_a_link_is_not_undone() -> None:
     hints = Hints()
     hints.slots.attach("a", "d1", 1, link=1, now=0.0)
     hints.journal.forget()
-    hints.slots.take("d1")
+    hints.slots.take("d1", 1)
     hints.slots.detach("a")
     hints.slots.unlink("a", link=1)
     hints.journal.back_to(0)
@@ -127,7 +127,7 @@ def test_idle_since_is_when_a_child_last_became_free(free: int) -> None:
     """Connecting counts, taking work does not."""
     slots = Hints().slots
     slots.attach("a", "d1", free, link=1, now=5.0)
-    slots.take("d1")
+    slots.take("d1", 1)
     assert slots.idle_since["a"] == 5.0
     slots.give("a", 1, link=1, now=9.0)
     assert slots.idle_since["a"] == 9.0

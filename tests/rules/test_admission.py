@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle.model.errors import InvalidInput, QueueFull
-from treadle.rules.admission import Payload, admit, payload
+from treadle.rules.admission import Payload, fitting, full, payload
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -198,11 +198,17 @@ def test_almost_json_is_taken_or_refused_and_nothing_else(text: str) -> None:
     _admitted(('{"callback_url": "' + text + '"}').encode())
 
 
-@pytest.mark.parametrize(("unfinished", "limit", "admitted"), [(0, 1, True), (1, 1, False), (9, 10, True), (11, 10, False)])
-def test_a_full_queue_says_its_limit(unfinished: int, limit: int, admitted: bool) -> None:
-    """`max_pending_tasks` unfinished tasks are enough."""
-    refusal = admit(unfinished, 1, limit)
-    assert (refusal is None) == admitted
-    if refusal is not None:
-        assert isinstance(refusal, QueueFull)
-        assert refusal.message == f"exceeded max pending tasks: {limit}."
+@pytest.mark.parametrize(
+    ("unfinished", "count", "limit", "fit"),
+    [(0, 1, 1, 1), (1, 1, 1, 0), (9, 1, 10, 1), (11, 1, 10, 0), (7, 5, 10, 3), (0, 5, 10, 5)],
+)
+def test_a_queue_takes_no_more_than_its_limit(unfinished: int, count: int, limit: int, fit: int) -> None:
+    """`max_pending_tasks` unfinished tasks are enough, running ones included."""
+    assert fitting(unfinished, count, limit) == fit
+
+
+def test_a_full_queue_says_its_limit() -> None:
+    """The refusal has Beam's words."""
+    refusal = full(10)
+    assert isinstance(refusal, QueueFull)
+    assert refusal.message == "exceeded max pending tasks: 10."

@@ -6,7 +6,7 @@ changes it; each change leaves its inverse in a journal, so that a transaction t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Undo = Callable[[], None]
 
@@ -147,16 +147,21 @@ class Slots:
         self.idle_since[container_id] = now
         self._journal.note(lambda: self._change(deployment_id, container_id, link, -count))
 
-    def take(self, deployment_id: str) -> str | None:
-        """Take room for one task of the deployment, where there is most; the id of its container, or None."""
+    def take(self, deployment_id: str, count: int) -> list[str]:
+        """Take room for up to `count` tasks of the deployment, each where there is most; the container of each."""
+        taken: list[str] = []
         room = self._room.get(deployment_id)
-        if not room:
-            return None
-        container_id = next(iter(room)) if len(room) == 1 else max(room, key=self._count.__getitem__)
+        while room and len(taken) < count:
+            container_id = next(iter(room)) if len(room) == 1 else max(room, key=self._count.__getitem__)
+            share = min(room[container_id], count - len(taken)) if len(room) == 1 else 1
+            self._take(deployment_id, container_id, share)
+            taken += [container_id] * share
+        return taken
+
+    def _take(self, deployment_id: str, container_id: str, count: int) -> None:
         link = self._link[container_id]
-        self._change(deployment_id, container_id, link, -1)
-        self._journal.note(lambda: self._change(deployment_id, container_id, link, 1))
-        return container_id
+        self._change(deployment_id, container_id, link, -count)
+        self._journal.note(lambda: self._change(deployment_id, container_id, link, count))
 
     def _change(self, deployment_id: str, container_id: str, link: int, count: int) -> None:
         if self._home.get(container_id) != deployment_id or self._link.get(container_id) != link:
@@ -183,10 +188,14 @@ class Slots:
 
     # how long tasks take
 
-    def took(self, deployment_id: str, seconds: float) -> None:
-        """A task of this deployment has run for so long."""
+    def took(self, deployment_id: str, seconds: Sequence[float]) -> None:
+        """Tasks of this deployment have run for so long, the newest last; 0 where it is not known."""
         known = self._took.get(deployment_id)
-        self._learn(deployment_id, seconds if known is None else known + LEARN * (seconds - known))
+        for one in seconds:
+            if one:
+                known = one if known is None else known + LEARN * (one - known)
+        if known is not None:
+            self._learn(deployment_id, known)
 
     def distrust(self, deployment_id: str) -> None:
         """What was known of this deployment's tasks was wrong: none is sent ahead until short ones have ended."""

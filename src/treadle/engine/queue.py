@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 
 import msgspec
 
@@ -80,40 +81,66 @@ class Queue:
     # submit
 
     def submit(self, now: float, requests: Sequence[Submit]) -> list[str | TreadleError]:
-        """Insert tasks; one that finds a free child is inserted already claimed. Answers their ids."""
-        return [
-            answer if isinstance(answer, TreadleError) else answer[0]
-            for answer in self.submit_many(now, [(request,) for request in requests])
-        ]
+        """Insert tasks; those that find a free child are inserted already claimed. Answers their ids."""
+        answers: list[str | TreadleError] = [request.task_id for request in requests]
+        groups: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault(request.deployment.id, []).append(index)
+        rows: list[NewTask] = []
+        for indexes in groups.values():
+            deployment = requests[indexes[0]].deployment
+            fitting, refusal = self._admit(deployment, len(indexes))
+            rows += self._accept(deployment, [requests[index] for index in indexes[:fitting]], now)
+            for index in indexes[fitting:]:
+                answers[index] = refusal
+        self._insert(now, rows)
+        return answers
 
     def submit_many(self, now: float, requests: Sequence[Sequence[Submit]]) -> list[list[str] | TreadleError]:
         """Insert batches, each of tasks of one deployment: all of a batch or none of it."""
         answers: list[list[str] | TreadleError] = []
         rows: list[NewTask] = []
         for batch in requests:
-            refused = self._refusal(batch[0].deployment, len(batch))
-            if refused is None:
-                rows.extend([self._new(submit, now) for submit in batch])
-            answers.append(refused or [submit.task_id for submit in batch])
-        self._store.insert_tasks(rows)
-        self._dispatch_passed_over(now, rows)
+            fitting, refusal = self._admit(batch[0].deployment, len(batch))
+            if fitting < len(batch):
+                answers.append(refusal)
+            else:
+                rows += self._accept(batch[0].deployment, batch, now)
+                answers.append([submit.task_id for submit in batch])
+        self._insert(now, rows)
         return answers
 
-    def _dispatch_passed_over(self, now: float, rows: Sequence[NewTask]) -> None:
-        """New tasks waited in line though a child is free: those ahead of them may all be delayed."""
-        waiting = dict.fromkeys(new.task.deployment_id for new in rows if new.attempt is None)
-        self.dispatch(now, [d for d in waiting if self._hints.slots.room(d)])
-
-    def _refusal(self, deployment: Deployment, count: int) -> TreadleError | None:
+    def _admit(self, deployment: Deployment, count: int) -> tuple[int, TreadleError]:
+        """How many of `count` new tasks may enter, and what to tell the others."""
         if not deployment.active:
-            return Conflict("Deployment is not active.", "Start it again, or submit to another version.")
-        unfinished = self._hints.counts.unfinished(deployment.id)
-        return admission.admit(unfinished, count, deployment.config.max_pending_tasks)
+            return 0, Conflict("Deployment is not active.", "Start it again, or submit to another version.")
+        limit = deployment.config.max_pending_tasks
+        return admission.fitting(self._hints.counts.unfinished(deployment.id), count, limit), admission.full(limit)
 
-    def _new(self, request: Submit, now: float) -> NewTask:
-        deployment, config = request.deployment, request.deployment.config
-        task = Task(
-            id=request.task_id,
+    def _accept(self, deployment: Deployment, submits: Sequence[Submit], now: float) -> list[NewTask]:
+        taken: list[str] = []
+        if not self._hints.counts.waiting.get(deployment.id):  # nobody is overtaken
+            taken = self._hints.slots.take(deployment.id, len(submits))
+        rows = []
+        for submit, container_id in zip_longest(submits, taken):
+            task = self._pending(submit, now)
+            if container_id is None:
+                rows.append(NewTask(task, submit.payload))
+            else:
+                claimed = self._claim(task, container_id, now)
+                self._send_work(claimed.task, submit.payload)
+                rows.append(NewTask(claimed.task, submit.payload, claimed.attempt))
+        waiting = len(submits) - len(taken)
+        self._hints.counts.move(deployment.id, waiting=waiting, running=len(taken))
+        if waiting:
+            self._outbox.add(ScaleDue())
+        return rows
+
+    @staticmethod
+    def _pending(submit: Submit, now: float) -> Task:
+        deployment, config = submit.deployment, submit.deployment.config
+        return Task(
+            id=submit.task_id,
             workspace_id=deployment.workspace_id,
             deployment_id=deployment.id,
             status=TaskStatus.PENDING,
@@ -121,20 +148,14 @@ class Queue:
             updated_at=now,
             due=now,
             expires_at=now + config.ttl if config.ttl else None,
-            callback_url=request.callback_url or config.callback_url,
+            callback_url=submit.callback_url or config.callback_url,
         )
-        counts = self._hints.counts
-        container_id = None
-        if not counts.waiting.get(deployment.id):  # nobody is overtaken
-            container_id = self._hints.slots.take(deployment.id)
-        if container_id is None:
-            counts.move(deployment.id, waiting=1)
-            self._outbox.add(ScaleDue())
-            return NewTask(task, request.payload)
-        claimed = self._claim(task, container_id, now)
-        counts.move(deployment.id, running=1)
-        self._send_work(claimed.task, request.payload)
-        return NewTask(claimed.task, request.payload, claimed.attempt)
+
+    def _insert(self, now: float, rows: Sequence[NewTask]) -> None:
+        self._store.insert_tasks(rows)
+        waiting = dict.fromkeys(new.task.deployment_id for new in rows if new.attempt is None)
+        # They waited in line though a child may be free: those ahead of them may all be delayed.
+        self.dispatch(now, [d for d in waiting if self._hints.slots.room(d)])
 
     @staticmethod
     def _claim(task: Task, container_id: str, now: float) -> Change:
@@ -160,16 +181,13 @@ class Queue:
         if room == 0:
             self._outbox.add(ScaleDue())
             return
-        changes, payloads = [], []
-        for task, payload in self._store.waiting(deployment_id, now, room):
-            container_id = slots.take(deployment_id)
-            assert container_id is not None, "as many tasks were asked for as there is room for"
-            changes.append(self._claim(task, container_id, now))
-            payloads.append(payload)
+        rows = self._store.waiting(deployment_id, now, room)
+        taken = slots.take(deployment_id, len(rows))
+        changes = [self._claim(task, home, now) for (task, _), home in zip(rows, taken, strict=True)]
         written = self._store.commit(changes)
         assert all(written), "only this thread claims"
         counts.move(deployment_id, waiting=-len(changes), running=len(changes))
-        for change, payload in zip(changes, payloads, strict=True):
+        for change, (_, payload) in zip(changes, rows, strict=True):
             self._send_work(change.task, payload)
         if len(changes) < room:
             self._note_next_due(deployment_id)
@@ -193,19 +211,30 @@ class Queue:
 
     def finish(self, now: float, requests: Sequence[Report]) -> list[None]:
         """Settle reports of runners. A late or stale one changes nothing, and is settled all the same."""
-        changes = [change for report in requests if (change := self._verdict(report, now)) is not None]
+        changes = []
+        took: dict[str, list[float]] = {}
+        for report in requests:
+            change = self._verdict(report, now)
+            if change is not None:
+                changes.append(change)
+                took.setdefault(change.task.deployment_id, []).append(report.finished.ran)
         self.apply(changes, now)
+        for deployment_id, seconds in took.items():
+            self._hints.slots.took(deployment_id, seconds)
         self._settle(now, requests)
-        homes = [home for r in requests if (home := self._hints.slots.home(r.container_id)) is not None]
-        self.dispatch(now, homes + [change.task.deployment_id for change in changes])
+        homes = {home: None for r in requests if (home := self._hints.slots.home(r.container_id)) is not None}
+        self.dispatch(now, [*homes, *took])
         return [None] * len(requests)
 
     def _settle(self, now: float, requests: Sequence[Report]) -> None:
         settled: dict[str, list[AttemptRef]] = {}
+        freed: dict[tuple[str, int], int] = {}
         for report in requests:
             settled.setdefault(report.container_id, []).append(report.finished.ref)
-            if report.finished.free:
-                self._hints.slots.give(report.container_id, 1, report.link, now)
+            key = report.container_id, report.link
+            freed[key] = freed.get(key, 0) + report.finished.free
+        for (container_id, link), count in freed.items():
+            self._hints.slots.give(container_id, count, link, now)
         for container_id, refs in settled.items():
             self._outbox.add(ToRunner(container_id, Settled(refs)))
 
@@ -221,8 +250,6 @@ class Queue:
         task = self.running(finished.ref, report.container_id)
         if task is None:
             return None
-        if finished.ran:
-            self._hints.slots.took(task.deployment_id, finished.ran)
         if finished.result is not None:
             return lifecycle.decide(task, Event.SUCCEED, now, result=finished.result)
         config = self.config(task.deployment_id)
@@ -240,21 +267,28 @@ class Queue:
     def apply(self, changes: Sequence[Change], now: float) -> list[Change]:
         """Write ends of attempts and tasks, and all that follows; answers those that were still true."""
         written = [c for c, ok in zip(changes, self._store.commit(changes), strict=True) if ok]
+        self._count(written, now)
         for change in written:
-            self._count(change, now)
             if change.notify:
                 self._outbox.add(TaskEnded(change.task.id))
                 if change.task.callback_url:
                     self._outbox.add(WebhookDue())
         return written
 
-    def _count(self, change: Change, now: float) -> None:
-        counts, task = self._hints.counts, change.task
-        was_running = change.expected is TaskStatus.RUNNING
-        waits = task.status in WAITING
-        counts.move(task.deployment_id, running=-was_running, waiting=waits - (not was_running))
-        if waits and task.due > now:
-            counts.set_due(task.deployment_id, min(task.due, counts.next_due.get(task.deployment_id, task.due)))
+    def _count(self, changes: Sequence[Change], now: float) -> None:
+        counts = self._hints.counts
+        waiting: dict[str, int] = {}
+        running: dict[str, int] = {}
+        for change in changes:
+            task, home = change.task, change.task.deployment_id
+            was_running = change.expected is TaskStatus.RUNNING
+            waits = task.status in WAITING
+            running[home] = running.get(home, 0) - was_running
+            waiting[home] = waiting.get(home, 0) + waits - (not was_running)
+            if waits and task.due > now:
+                counts.set_due(home, min(task.due, counts.next_due.get(home, task.due)))
+        for home, change_of_running in running.items():
+            counts.move(home, running=change_of_running, waiting=waiting[home])
 
     # work sent ahead
 

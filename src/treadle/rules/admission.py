@@ -153,8 +153,11 @@ def _callback(kwargs: dict[str, Any]) -> str | None:
     return check_url("callback_url", given)
 
 
-def admit(unfinished: int, count: int, limit: int) -> QueueFull | None:
-    """The refusal when `count` more would make a queue's unfinished tasks more than `limit`."""
-    if unfinished + count <= limit:
-        return None
+def fitting(unfinished: int, count: int, limit: int) -> int:
+    """How many of `count` new tasks a queue takes that has so many unfinished ones."""
+    return max(0, min(count, limit - unfinished))
+
+
+def full(limit: int) -> QueueFull:
+    """The refusal of what does not fit."""
     return QueueFull(f"exceeded max pending tasks: {limit}.", "Wait for tasks to finish or raise max_pending_tasks.")
