@@ -15,6 +15,7 @@ from treadle.engine.fleet import Fleet
 from treadle.engine.hints import Hints
 from treadle.engine.outputs import Outputs
 from treadle.engine.queue import Queue
+from treadle.engine.retention import Retention
 from treadle.engine.roster import Roster
 from treadle.engine.scaler import Scaler
 from treadle.engine.trouble import Troubles
@@ -48,6 +49,7 @@ class Engine(msgspec.Struct, frozen=True):
     catalog: Catalog
     outputs: Outputs
     webhooks: Webhooks
+    retention: Retention
 
 
 def open_store(data: Path) -> Store:
@@ -81,4 +83,5 @@ def assemble(store: Store, workspace: Workspace, chance: Chance, report: Report)
     return Engine(
         store=store, hints=hints, outbox=outbox, writer=writer, queue=queue, roster=roster, fleet=fleet,
         scaler=scaler, catalog=catalog, outputs=Outputs(store), webhooks=Webhooks(store),
+        retention=Retention(store),
     )  # fmt: skip

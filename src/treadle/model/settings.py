@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: float = 30.0
     max_body: int = 16 * 1024 * 1024  # bytes
     allow_private_webhooks: bool = False
+    retention: float = 7.0  # days that finished tasks are kept
     url_configured: bool = False
 
 
@@ -63,6 +64,7 @@ ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
         lambda value: isinstance(value, int) and _is_number(value, 1, 1 << 40),
         "a whole number of bytes from 1 to 2^40",
     ),
+    "retention": (lambda value: _is_number(value, 0, 36500), "days from 0 to 36500"),
     "allow_private_webhooks": (lambda value: isinstance(value, bool), "true or false"),
 }
 

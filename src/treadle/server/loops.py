@@ -10,6 +10,8 @@ from functools import partial
 
 import structlog
 
+from treadle.engine.face import Blob
+from treadle.engine.retention import Keep
 from treadle.engine.webhooks import Outcome, Send
 from treadle.model.errors import TreadleError
 from treadle.model.task import Delivery
@@ -18,6 +20,8 @@ from treadle.server.sender import DeliveryLoop
 
 DUE_SECONDS = 0.02  # how late a delayed task may be
 SECOND = 1.0
+PRUNE_SECONDS = 10.0  # between two walks through the tasks
+PRUNE_PAUSE = 0.02  # between two slices of a walk
 log = structlog.get_logger("treadle.loops")
 
 
@@ -45,6 +49,21 @@ async def look_after(bridge: Bridge) -> None:
     await bridge.ask(bridge.engine.fleet.sweep, None)
     await bridge.ask(bridge.engine.queue.recall, None)
     bridge.scale()
+
+
+async def prune(bridge: Bridge, blob: Blob, keep: Keep) -> None:
+    """Forget what ended long ago, slice after slice with a pause in between, until nothing is left to forget."""
+    retention = bridge.engine.retention
+    more = True
+    while more:
+        doomed = await bridge.ask(retention.choose, keep)
+        for key in doomed.blob_keys:
+            await asyncio.to_thread(blob.delete, key)
+        if doomed.task_seqs:
+            await bridge.ask(retention.forget, doomed)
+        more = doomed.more
+        await asyncio.sleep(PRUNE_PAUSE)
+    await bridge.ask(retention.forget_containers, keep)
 
 
 def deliveries(bridge: Bridge, send: Callable[[Send], Awaitable[Outcome]]) -> DeliveryLoop:

@@ -20,8 +20,9 @@ import uvicorn
 
 from treadle import __version__
 from treadle.engine.assemble import Chance, Engine, assemble, open_blob, open_store
-from treadle.engine.face import Store
+from treadle.engine.face import Blob, Store
 from treadle.engine.fleet import Drain
+from treadle.engine.retention import Keep
 from treadle.model.container import Workspace
 from treadle.model.errors import Conflict
 from treadle.model.ids import uuid7
@@ -70,7 +71,7 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         agent_token = folder.new_token()
         house = _house(settings, base, bridge, agent_token=agent_token, draining=stop.is_set)
         await stack.enter_async_context(_listening(App(house, __version__), listener))
-        await stack.enter_async_context(_ticking(bridge, settings))
+        await stack.enter_async_context(_ticking(bridge, house.blob, settings))
         kill = asyncio.Event()
         agent = asyncio.create_task(run_agent(url=base, token=agent_token, data=settings.data, stop=kill))
         _leave_garbage_be()
@@ -194,7 +195,7 @@ async def _listening(app: App, listener: socket.socket) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _ticking(bridge: Bridge, settings: Settings) -> AsyncIterator[None]:
+async def _ticking(bridge: Bridge, blob: Blob, settings: Settings) -> AsyncIterator[None]:
     sender = Sender(allow_private=settings.allow_private_webhooks, allow_loopback=_on_loopback(settings.host))
     delivery = loops.deliveries(bridge, sender.send)
 
@@ -207,7 +208,10 @@ async def _ticking(bridge: Bridge, settings: Settings) -> AsyncIterator[None]:
     async def deliver() -> None:
         await loops.deliver(bridge, delivery)
 
-    ticks = [(loops.DUE_SECONDS, wake), (loops.SECOND, look), (0.0, deliver)]
+    async def prune() -> None:
+        await loops.prune(bridge, blob, Keep(settings.retention * 86400))
+
+    ticks = [(loops.PRUNE_SECONDS, prune), (loops.DUE_SECONDS, wake), (loops.SECOND, look), (0.0, deliver)]
     running = [asyncio.create_task(loops.each(seconds, tick)) for seconds, tick in ticks]
     try:
         yield

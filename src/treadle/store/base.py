@@ -103,6 +103,17 @@ class Store(Reader, Protocol):
         """Waiting tasks with expires_at <= now."""
         ...
 
+    def ended(self, before: float, after_seq: int, limit: int) -> tuple[list[tuple[int, str]], int | None]:
+        """Of the next `limit` tasks after a seq, those that ended before a time and have no PENDING delivery.
+
+        As (seq, id); and the last seq looked at, None when no later task can have ended before that time.
+        """
+        ...
+
+    def forget_tasks(self, seqs: Sequence[int]) -> None:
+        """Delete tasks with their payloads, results, attempts, outputs and deliveries."""
+        ...
+
     def unfinished(self) -> dict[str, tuple[int, int]]:
         """(waiting, running) per deployment id, from the partial indexes."""
         ...
@@ -121,6 +132,10 @@ class Store(Reader, Protocol):
     def insert_container(self, container: Container) -> None: ...
     def update_container(self, container: Container) -> None:
         """Replace the row with this id."""
+        ...
+
+    def forget_containers(self, before: float, limit: int) -> None:
+        """Delete at most `limit` STOPPED ones that ended before a time."""
         ...
 
     def live_containers(self) -> list[Container]:

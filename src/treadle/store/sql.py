@@ -48,6 +48,18 @@ COUNT_WAITING = f"SELECT task.deployment_id, COUNT(*) FROM task WHERE {_WAITING}
 COUNT_RUNNING = """SELECT task.deployment_id, COUNT(*) FROM task WHERE task.status = 'RUNNING'
     GROUP BY task.container_id, task.deployment_id"""  # by container too: the order of the partial index
 
+ENDED = """SELECT seq, id, created_at, ended_at IS NOT NULL AND ended_at < ? AND NOT EXISTS (
+    SELECT 1 FROM delivery WHERE delivery.task_id = task.id AND delivery.status = 'PENDING')
+    FROM task WHERE seq > ? ORDER BY seq LIMIT ?"""
+FORGET_TASK = (
+    "DELETE FROM delivery WHERE task_id = (SELECT id FROM task WHERE seq = ?)",
+    "DELETE FROM output WHERE task_id = (SELECT id FROM task WHERE seq = ?)",
+    "DELETE FROM payload WHERE task_seq = ?",
+    "DELETE FROM result WHERE task_seq = ?",
+    "DELETE FROM attempt WHERE task_seq = ?",
+    "DELETE FROM task WHERE seq = ?",
+)
+
 # attempts
 
 INSERT_ATTEMPT = """INSERT INTO attempt (task_seq, number, container_id, status, started_at, ended_at, failure)
@@ -117,6 +129,8 @@ UPDATE_CONTAINER = """UPDATE container SET workspace_id = ?, deployment_id = ?, 
     WHERE id = ?"""
 CONTAINER = f"SELECT {_CONTAINER} FROM container WHERE id = ?"
 CONTAINER_BY_TOKEN = f"SELECT {_CONTAINER} FROM container WHERE token_hash = ?"
+FORGET_CONTAINERS = """DELETE FROM container WHERE id IN (
+    SELECT id FROM container WHERE status = 'STOPPED' AND ended_at < ? ORDER BY created_at LIMIT ?)"""
 LIVE_CONTAINERS = f"""SELECT {_CONTAINER} FROM container WHERE status IN ('STARTING', 'RUNNING', 'STOPPING')
     ORDER BY created_at, id"""
 

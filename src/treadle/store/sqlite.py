@@ -149,6 +149,16 @@ class SqliteStore(SqliteReader):
     def expired(self, now: float, limit: int) -> list[Task]:
         return self._all(rows.to_task, sql.EXPIRED, now, limit)
 
+    def ended(self, before: float, after_seq: int, limit: int) -> tuple[list[tuple[int, str]], int | None]:
+        found = self._all(tuple, sql.ENDED, before, after_seq, limit)
+        old = [row for row in found if row[2] < before]  # none ends before it was made, and seq is the order of that
+        whole = len(old) == limit
+        return [(seq, task_id) for seq, task_id, _, ended in old if ended], old[-1][0] if whole else None
+
+    def forget_tasks(self, seqs: Sequence[int]) -> None:
+        for statement in sql.FORGET_TASK:
+            self._write(statement, [(seq,) for seq in seqs])
+
     def unfinished(self) -> dict[str, tuple[int, int]]:
         waiting = dict(self._all(_pair, sql.COUNT_WAITING))
         running: Counter[str] = Counter()
@@ -175,6 +185,9 @@ class SqliteStore(SqliteReader):
     def update_container(self, container: Container) -> None:
         row = rows.of_container(container)
         self._write(sql.UPDATE_CONTAINER, [(*row[1:], container.id)])
+
+    def forget_containers(self, before: float, limit: int) -> None:
+        self._write(sql.FORGET_CONTAINERS, [(before, limit)])
 
     def live_containers(self) -> list[Container]:
         return self._all(rows.to_container, sql.LIVE_CONTAINERS)

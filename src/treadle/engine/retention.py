@@ -1,0 +1,60 @@
+"""Forgetting finished tasks after a while, in slices small enough not to be felt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from treadle.store.base import Store
+
+SLICE = 100  # rows looked at in one transaction
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """Look for what ended more than so many seconds ago."""
+
+    seconds: float
+
+
+class Doomed(msgspec.Struct, frozen=True):
+    """Tasks to forget, the blobs of their outputs, and whether the next slice is worth a look at once."""
+
+    task_seqs: Sequence[int]
+    blob_keys: Sequence[str]
+    more: bool
+
+
+class Retention:
+    """Walks through the tasks from the oldest on, again and again; where it stands is all it remembers.
+
+    Two steps, so that bytes go before the rows that name them: a crash between the two leaves rows whose task is
+    still there to be chosen again, and never a file that nobody knows of.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._after = 0
+
+    def choose(self, now: float, requests: Sequence[Keep]) -> list[Doomed]:
+        """The next slice's tasks that ended long enough ago and have no webhook to be sent."""
+        return [self._choose(now - keep.seconds) for keep in requests]
+
+    def _choose(self, before: float) -> Doomed:
+        ended, last = self._store.ended(before, self._after, SLICE)
+        self._after = last or 0  # at the end of what is old enough: from the start, at the next tick
+        seqs = [seq for seq, _ in ended]
+        keys = [output.key for _, task_id in ended for output in self._store.outputs(task_id)]
+        return Doomed(seqs, keys, more=last is not None)
+
+    def forget(self, _now: float, requests: Sequence[Doomed]) -> list[None]:
+        """Delete these tasks with all that belongs to them."""
+        for doomed in requests:
+            self._store.forget_tasks(doomed.task_seqs)
+        return [None] * len(requests)
+
+    def forget_containers(self, now: float, requests: Sequence[Keep]) -> list[None]:
+        """Delete rows of containers that stopped long enough ago."""
+        for keep in requests:
+            self._store.forget_containers(now - keep.seconds, SLICE)
+        return [None] * len(requests)
