@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 from litestar import Controller, Request, get, head, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from treadle.engine.catalog import Deploy, NewSource
@@ -35,21 +37,21 @@ class Deployments(Controller):
     tags = ("deployments",)
 
     @post("/v2/images", status_code=200)
-    async def image(self, request: AnyRequest, house: House) -> Stream:
+    async def image(self, request: AnyRequest, house: NamedDependency[House]) -> Stream:
         """Build an image or find it; JSON lines of build events, the last one with the id or the error."""
         house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
         spec = check_image((await decode_body(request, BuildRequest, house.settings.max_body)).spec)
         return Stream(_lines(house.builds.build(spec)), media_type="application/x-ndjson")
 
     @head("/v2/sources/{source_id:str}")
-    async def known(self, request: AnyRequest, house: House, source_id: str) -> None:
+    async def known(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> None:
         """Whether this source was uploaded before."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
         if not house.reader.has_source(caller.workspace_id, _checked_id(source_id)):
             raise NotFound(f"Source {source_id} was never uploaded.")
 
     @put("/v2/sources/{source_id:str}", status_code=201)
-    async def upload(self, request: AnyRequest, house: House, source_id: str) -> None:
+    async def upload(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> None:
         """Store a packed source under the sha256 of its bytes."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
         upload = house.blob.start(source_key(_checked_id(source_id)))
@@ -65,7 +67,7 @@ class Deployments(Controller):
         await house.bridge.ask(house.bridge.engine.catalog.add_source, source)
 
     @get("/v2/sources/{source_id:str}")
-    async def download(self, request: AnyRequest, house: House, source_id: str) -> Stream:
+    async def download(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> Stream:
         """The packed source, for agents."""
         house.doors.agent(request.headers.get("authorization", ""))
         key = source_key(_checked_id(source_id))
@@ -76,7 +78,7 @@ class Deployments(Controller):
         return Stream(house.blob.read(key), media_type="application/zip", headers=headers)
 
     @post("/v2/deployments", status_code=200)
-    async def deploy(self, request: AnyRequest, house: House) -> Deployed:
+    async def deploy(self, request: AnyRequest, house: NamedDependency[House]) -> Deployed:
         """Make the next version of a name, or find or make a draft."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
         asked = await decode_body(request, DeployRequest, house.settings.max_body)
@@ -98,13 +100,15 @@ class Deployments(Controller):
         return _deployed(house, made.deployment, created=made.created)
 
     @get("/v2/workspace")
-    async def workspace(self, request: AnyRequest, house: House) -> WorkspaceView:
+    async def workspace(self, request: AnyRequest, house: NamedDependency[House]) -> WorkspaceView:
         """The workspace this token belongs to."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
         return workspace_view(house.lookup.workspace(caller.workspace_id))
 
     @get(["/v2/workspace/signing-key", "/api/v1/token/{workspace:str}/signing-key"])
-    async def signing_key(self, request: AnyRequest, house: House, workspace: str = "") -> KeyView:
+    async def signing_key(
+        self, request: AnyRequest, house: NamedDependency[House], workspace: FromPath[str] = ""
+    ) -> KeyView:
         """The key that webhooks are signed with."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.ADMIN)
         house.check_workspace(caller, workspace)
@@ -179,5 +183,3 @@ def _deployed(house: House, deployment: Deployment, *, created: bool) -> Deploye
         authorized=deployment.config.authorized,
         created=created,
     )
-
-

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from litestar import Controller, Request, get, put
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
 
 from treadle.engine.outputs import SaveOutput, blob_key, check_output_name
@@ -37,7 +38,12 @@ class Outputs(Controller):
 
     @put("/v2/outputs", status_code=201)
     async def save(
-        self, request: AnyRequest, house: House, task_id: str, name: str, attempt: Annotated[int, Parameter(ge=1)]
+        self,
+        request: AnyRequest,
+        house: NamedDependency[House],
+        task_id: FromQuery[str],
+        name: FromQuery[str],
+        attempt: Annotated[int, QueryParameter(ge=1)],
     ) -> OutputSaved:
         """Save a file; only the container that runs this attempt may, and only while it runs."""
         container = house.doors.container(request.headers.get("authorization", ""))
@@ -65,9 +71,9 @@ class Outputs(Controller):
     async def url(
         self,
         request: AnyRequest,
-        house: House,
-        output_id: str,
-        expires: Annotated[int, Parameter(ge=1, le=MAX_EXPIRES)] = 3600,
+        house: NamedDependency[House],
+        output_id: FromPath[str],
+        expires: Annotated[int, QueryParameter(ge=1, le=MAX_EXPIRES)] = 3600,
     ) -> UrlView:
         """A signed URL that is good for `expires` seconds."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.READ, container=True)
@@ -79,7 +85,13 @@ class Outputs(Controller):
         return UrlView(house.views.output_url(output.id, workspace, time.time(), expires))
 
     @get("/output/id/{output_id:str}")
-    async def read(self, house: House, output_id: str, expires: int = 0, signature: str = "") -> Stream:
+    async def read(
+        self,
+        house: NamedDependency[House],
+        output_id: FromPath[str],
+        expires: FromQuery[int] = 0,
+        signature: FromQuery[str] = "",
+    ) -> Stream:
         """The bytes of an output; the URL itself is the key."""
         output = _find(house, output_id)
         task = house.reader.task(output.task_id) if output else None

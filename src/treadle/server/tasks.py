@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, delete, get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from treadle.engine.queue import CancelTasks
 from treadle.model.api import Cancelled, CancelRequest, TaskPage, TaskView
@@ -25,7 +26,9 @@ MAX_WAIT = 60.0
 MAX_LIMIT = 1000
 AnyRequest = Request[Any, Any, Any]
 
-Wait = Annotated[float, Parameter(query="wait", ge=0, le=MAX_WAIT, description="Seconds to wait for a final state.")]
+Wait = Annotated[
+    float, QueryParameter(name="wait", ge=0, le=MAX_WAIT, description="Seconds to wait for a final state.")
+]
 
 
 class Tasks(Controller):
@@ -35,7 +38,12 @@ class Tasks(Controller):
 
     @get(["/v2/task/{task_id:str}", "/api/v1/task/{workspace:str}/{task_id:str}"])
     async def one(
-        self, request: AnyRequest, house: House, task_id: str, workspace: str = "", wait: Wait = 0.0
+        self,
+        request: AnyRequest,
+        house: NamedDependency[House],
+        task_id: FromPath[str],
+        workspace: FromPath[str] = "",
+        wait: Wait = 0.0,
     ) -> TaskView:
         """One task with attempts, outputs and result; with `wait` it answers as soon as the task is final."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.READ, container=True)
@@ -50,17 +58,17 @@ class Tasks(Controller):
     async def many(  # noqa: PLR0917 - the framework passes query parameters by name
         self,
         request: AnyRequest,
-        house: House,
-        workspace: str = "",
-        limit: Annotated[int, Parameter(query="limit", ge=1, le=MAX_LIMIT)] = 10,
-        cursor: str = "",
-        status: str = "",
-        task_ids: str = "",
-        stub_ids: str = "",
-        stub_names: str = "",
-        container_ids: str = "",
-        created_at_start: str = "",
-        created_at_end: str = "",
+        house: NamedDependency[House],
+        workspace: FromPath[str] = "",
+        limit: Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)] = 10,
+        cursor: FromQuery[str] = "",
+        status: FromQuery[str] = "",
+        task_ids: FromQuery[str] = "",
+        stub_ids: FromQuery[str] = "",
+        stub_names: FromQuery[str] = "",
+        container_ids: FromQuery[str] = "",
+        created_at_start: FromQuery[str] = "",
+        created_at_end: FromQuery[str] = "",
     ) -> TaskPage:
         """Tasks, newest first. Lists are comma-separated; `stub_names` are names of deployments."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
@@ -84,7 +92,11 @@ class Tasks(Controller):
 
     @delete(["/v2/task/cancel", "/api/v1/task/{workspace:str}"], status_code=200)
     async def cancel(
-        self, request: AnyRequest, house: House, workspace: str = "", task_ids: str = ""
+        self,
+        request: AnyRequest,
+        house: NamedDependency[House],
+        workspace: FromPath[str] = "",
+        task_ids: FromQuery[str] = "",
     ) -> Cancelled:
         """Cancel tasks named in the body `{"task_ids": […]}` or in `?task_ids=a,b`."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.SUBMIT)
