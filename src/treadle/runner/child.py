@@ -72,11 +72,12 @@ class Child:
             began = time.perf_counter()
             args, kwargs = arguments(work.payload)
             value = handler.call(args, kwargs, self._context(handler, work) if handler.wants_context else None)
-            return Finished(work.ref, result=to_json(value), ran=time.perf_counter() - began)
+            return Finished(work.ref, result=to_json(value), free=True, ran=time.perf_counter() - began)
         except NotJson as exc:
-            return Finished(work.ref, raised=Raised(exc.type, cut(str(exc)), "", retryable=False, not_json=True))
+            not_json = Raised(exc.type, cut(str(exc)), "", retryable=False, not_json=True)
+            return Finished(work.ref, raised=not_json, free=True)
         except BaseException as exc:  # noqa: BLE001 -- user code may raise anything
-            return Finished(work.ref, raised=raised(exc, handler.retry_for, self._spec.code))
+            return Finished(work.ref, raised=raised(exc, handler.retry_for, self._spec.code), free=True)
 
     def _context(self, handler: Handler, work: Work) -> FunctionContext:
         return FunctionContext(

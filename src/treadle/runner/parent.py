@@ -61,6 +61,8 @@ class Parent:
     def __init__(self, spec: RunSpec, template: socket.socket, last_words: Path) -> None:
         self._spec = spec
         self._last_words = last_words
+        self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = None
         self._pool = Pool(template, self._on_message, self._on_exit, self._on_template_end)
         self._link = Link(spec, self._greet, self._on_server)
         self._evidence = Evidence(spec)
@@ -95,7 +97,7 @@ class Parent:
     def stop(self, grace: float, code: int = DONE) -> None:
         """Take no more work; let what runs finish for `grace` seconds, deliver the reports, and end."""
         self._code = max(self._code, code)
-        self._stop_at = min(self._stop_at, asyncio.get_running_loop().time() + grace)
+        self._stop_at = min(self._stop_at, self._loop.time() + grace)
         self._give_back()
         if self._stopping is not None:
             self._stopping.cancel()
@@ -105,7 +107,7 @@ class Parent:
         await self._until(lambda: not self._running, self._stop_at)
         for ref in list(self._running):
             self._give_up(ref)
-        await self._until(lambda: not self._unsettled, asyncio.get_running_loop().time() + SETTLE_SECONDS)
+        await self._until(lambda: not self._unsettled, self._loop.time() + SETTLE_SECONDS)
         if self._load_failed is not None:
             await self._link.sent.wait()
         self._over.set()
@@ -196,7 +198,7 @@ class Parent:
         if finished.raised is not None:
             self._look()
         self._take_next(child)
-        self._report(replace(finished, free=not self._stopping))
+        self._report(replace(finished, free=False) if self._stopping else finished)
 
     def _take_next(self, child: Child) -> None:
         """Give a free child the next waiting task, if there is one."""
@@ -207,9 +209,22 @@ class Parent:
         work = self._backlog.pop(ref)
         self._running[ref] = child
         if self._spec.config.timeout > 0:
-            loop = asyncio.get_running_loop()
-            child.deadline = loop.call_later(self._spec.config.timeout, self._pool.kill, child, Fate.TIMED_OUT)
+            child.deadline = self._loop.time() + self._spec.config.timeout
+            if self._alarm is None:
+                self._alarm = self._loop.call_at(child.deadline, self._on_alarm)
         child.give(work)
+
+    def _on_alarm(self) -> None:
+        """Kill who is past its deadline. One timer serves all: most tasks are over long before it rings."""
+        now, later = self._loop.time(), []
+        for child in self._running.values():
+            if child.deadline is None or child.fate is not None:
+                continue
+            if child.deadline <= now:
+                self._pool.kill(child, Fate.TIMED_OUT)
+            else:
+                later.append(child.deadline)
+        self._alarm = self._loop.call_at(min(later), self._on_alarm) if later else None
 
     def _report(self, finished: Finished) -> None:
         self._unsettled[finished.ref] = finished

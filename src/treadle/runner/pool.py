@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
@@ -40,7 +39,7 @@ class Child:
         self.pid = 0
         self.loaded = False
         self.work: Work | None = None
-        self.deadline: asyncio.TimerHandle | None = None
+        self.deadline: float | None = None  # in the event loop's time
         self.fate: Fate | None = None
         self.pipe: Pipe
 
@@ -51,9 +50,7 @@ class Child:
     def rest(self) -> None:
         """Its task is over, one way or the other."""
         self.work = None
-        if self.deadline is not None:
-            self.deadline.cancel()
-            self.deadline = None
+        self.deadline = None
 
 
 class Pool:
