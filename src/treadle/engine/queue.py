@@ -195,9 +195,14 @@ class Queue:
     def _note_next_due(self, deployment_id: str) -> None:
         self._hints.counts.set_due(deployment_id, self._store.next_due(deployment_id))
 
+    def next_due(self) -> float | None:
+        """When the first of the delayed tasks may run; asked from outside, to know when to `wake`."""
+        return min(list(self._hints.counts.next_due.values()), default=None)
+
     def due(self, now: float) -> bool:
-        """Whether a delayed task may run now: asked from outside to decide whether `wake` is worth a transaction."""
-        return any(due <= now for due in list(self._hints.counts.next_due.values()))
+        """Whether a delayed task may run now."""
+        first = self.next_due()
+        return first is not None and first <= now
 
     def wake(self, now: float, requests: Sequence[None]) -> list[None]:
         """Claim delayed tasks whose time has come."""

@@ -41,6 +41,8 @@ class Bridge:
         self.agent_came = asyncio.Event()
         self.webhook_due = asyncio.Event()
         self.fleet_changed = asyncio.Event()
+        self.delays_changed = asyncio.Event()
+        self._due: float | None = None  # when the first delayed task may run, as of the last commit
         self._asked: list[AnyCall] = []
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._scaling = False
@@ -88,6 +90,10 @@ class Bridge:
             self._carry_out(effect)
         for call in batch:
             self._reply(call)
+        due = self.engine.queue.next_due()
+        if due != self._due:
+            self._due = due
+            self.delays_changed.set()
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:

@@ -18,7 +18,6 @@ from treadle.model.task import Delivery
 from treadle.server.bridge import Bridge
 from treadle.server.sender import DeliveryLoop
 
-DUE_SECONDS = 0.02  # how late a delayed task may be
 SECOND = 1.0
 PRUNE_SECONDS = 10.0  # between two walks through the tasks
 PRUNE_PAUSE = 0.02  # between two slices of a walk
@@ -26,29 +25,42 @@ log = structlog.get_logger("treadle.loops")
 
 
 async def each(seconds: float, tick: Callable[[], Awaitable[None]]) -> None:
-    """Run a tick again and again; one that fails is logged and tried again."""
+    """Run a tick again and again; one that fails is logged and tried again a second later."""
     while True:
+        pause = seconds
         try:
             await tick()
         except (TreadleError, OSError) as error:
             log.error("tick failed", tick=getattr(tick, "__name__", repr(tick)), error=str(error))
+            pause = SECOND
         except Exception:
             log.exception("tick failed")
-        await asyncio.sleep(seconds)
+            pause = SECOND
+        await asyncio.sleep(pause)
 
 
 async def wake_delayed(bridge: Bridge) -> None:
-    """Claim delayed tasks whose time has come."""
-    if bridge.engine.queue.due(time.time()):
-        await bridge.ask(bridge.engine.queue.wake, None)
+    """Sleep until the first delayed task is due, or a commit has changed which that is; claim what is due."""
+    bridge.delays_changed.clear()
+    due = bridge.engine.queue.next_due()
+    wait = None if due is None else due - time.time()
+    if wait is None or wait > 0:
+        try:
+            async with asyncio.timeout(wait):
+                await bridge.delays_changed.wait()
+            return
+        except TimeoutError:
+            pass
+    await bridge.ask(bridge.engine.queue.wake, None)
 
 
 async def look_after(bridge: Bridge) -> None:
     """Expire what waited too long, end what lost its lease, size the fleet."""
-    await bridge.ask(bridge.engine.queue.reap, None)
-    await bridge.ask(bridge.engine.fleet.sweep, None)
-    await bridge.ask(bridge.engine.queue.recall, None)
     bridge.scale()
+    queue, fleet = bridge.engine.queue, bridge.engine.fleet
+    await asyncio.gather(  # asked in one turn of the loop, so run in one transaction
+        bridge.ask(queue.reap, None), bridge.ask(fleet.sweep, None), bridge.ask(queue.recall, None)
+    )
 
 
 async def prune(bridge: Bridge, blob: Blob, keep: Keep) -> None:

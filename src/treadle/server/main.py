@@ -211,7 +211,7 @@ async def _ticking(bridge: Bridge, blob: Blob, settings: Settings) -> AsyncItera
     async def prune() -> None:
         await loops.prune(bridge, blob, Keep(settings.retention * 86400))
 
-    ticks = [(loops.PRUNE_SECONDS, prune), (loops.DUE_SECONDS, wake), (loops.SECOND, look), (0.0, deliver)]
+    ticks = [(loops.PRUNE_SECONDS, prune), (0.0, wake), (loops.SECOND, look), (0.0, deliver)]
     running = [asyncio.create_task(loops.each(seconds, tick)) for seconds, tick in ticks]
     try:
         yield
