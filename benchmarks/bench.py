@@ -74,7 +74,7 @@ def measures(places: Places, *, quick: bool) -> dict[str, Callable[[], Iterator[
 
     def size() -> Iterator[Figure]:
         full, seeded = places.full()
-        yield from measures_size.size(places.get("empty"), full, seeded, seconds, tasks)
+        yield from measures_size.size(places.get("empty"), full, seeded, seconds / 2, tasks // 2)
 
     def idle() -> Iterator[Figure]:
         with places.once("idle") as place:
@@ -82,7 +82,7 @@ def measures(places: Places, *, quick: bool) -> dict[str, Callable[[], Iterator[
 
     def pruning() -> Iterator[Figure]:
         with places.once("old") as place:
-            yield from measures_size.pruning(place, 20_000 if quick else 100_000)
+            yield from measures_size.pruning(place, 20_000 if quick else 100_000, 20 * seconds)
 
     return {
         "accept": lambda: measures_accept.accept(main(), seconds),
