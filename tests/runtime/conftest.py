@@ -18,6 +18,7 @@ from treadle.runtime import processes
 from treadle.runtime.base import StartSpec
 from treadle.runtime.probe import Limits, probe
 from treadle.runtime.process import ProcessRuntime
+from treadle.runtime.zygote import Zygotes
 
 MIB = 1024 * 1024
 Make = Callable[..., StartSpec]
@@ -72,6 +73,14 @@ def mechanism(request: pytest.FixtureRequest) -> Limits:
     return request.param
 
 
-@pytest.fixture
-def runtime(mechanism: Limits) -> ProcessRuntime:
-    return ProcessRuntime(mechanism, script_command)
+def script_zygote(python: Path) -> list[str]:
+    """A zygote whose runners run the container's script."""
+    return [str(python), "-P", str(Path(__file__).with_name("script_zygote.py"))]
+
+
+@pytest.fixture(params=["spawn", "zygote"])
+def runtime(mechanism: Limits, request: pytest.FixtureRequest) -> Iterator[ProcessRuntime]:
+    """Each way to start a container."""
+    runtime = ProcessRuntime(mechanism, script_command, Zygotes(script_zygote) if request.param == "zygote" else None)
+    yield runtime
+    runtime.close()

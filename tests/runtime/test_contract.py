@@ -1,5 +1,5 @@
 """What every runtime must do: start, notice the end, kill, let go and adopt."""
-# ruff: noqa: ASYNC220, ASYNC222, ASYNC240 - a test may block its own loop
+# ruff: noqa: ASYNC220, ASYNC240 - a test may block its own loop
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ async def test_a_folder_whose_runner_is_dead_is_not_adopted_and_its_rest_is_kill
     daemon = int(await read_when_there(spec.folder / "daemon"))
     first.release()
     os.kill(first.pid, signal.SIGKILL)
-    os.waitpid(first.pid, 0)
+    await until(lambda: processes.identity(first.pid) is None)
     assert await runtime.adopt(spec.folder) is None
     assert processes.identity(daemon) is None
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -144,12 +143,8 @@ class Containers:
         return Exited(container_id, f"could not be started: {error}", failed=True)
 
     async def _start(self, spec: ContainerSpec, folder: Path, known: _Known) -> Running:
-        in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
-        image = await in_thread(self._images.ensure, spec.image, _unheard)
-        _check(known)
-        source = await in_thread(self._sources.ensure, spec.source_id)
-        _check(known)
-        await in_thread(_prepare, folder, source)
+        loop = asyncio.get_running_loop()
+        python = await loop.run_in_executor(self._threads, self._prepare, spec, folder, known)
         _check(known)
         run = RunSpec(
             url=self._url,
@@ -161,7 +156,18 @@ class Containers:
             python=spec.image.python,
             stub_type=spec.stub_type,
         )
-        return await self._runtime.start(StartSpec(folder, image.python, run, dict(spec.image.spec.env_vars)))
+        return await self._runtime.start(StartSpec(folder, python, run, dict(spec.image.spec.env_vars)))
+
+    def _prepare(self, spec: ContainerSpec, folder: Path, known: _Known) -> Path:
+        """Make sure of the image, whose interpreter is returned, and of the container's own copy of the source."""
+        image = self._images.ensure(spec.image, _unheard)
+        _check(known)
+        source = self._sources.ensure(spec.source_id)
+        _check(known)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        shutil.copytree(source, folder / "code", symlinks=True)
+        return image.python
 
     async def _hold(self, container_id: str, known: _Known) -> None:
         """Wait for the end of a running container and report it."""
@@ -197,20 +203,13 @@ def _unheard(_line: str) -> None:
 def describe(status: int | None) -> str:
     """What ended a runner, in words."""
     if status is None:
-        return "ended (its exit code is not known: it was started by an earlier agent)"
+        return "ended (its exit code is not known: what had started it ended before it)"
     if status >= 0:
         return f"ended with exit code {status}"
     try:
         return f"killed by signal {-status} ({signal.Signals(-status).name})"
     except ValueError:
         return f"killed by signal {-status}"
-
-
-def _prepare(folder: Path, source: Path) -> None:
-    """The container's own folder with its own copy of the source."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
-    shutil.copytree(source, folder / "code", symlinks=True)
 
 
 def _reason(folder: Path, status: int | None, state: State) -> str:

@@ -24,6 +24,7 @@ from treadle.runtime.base import Runtime
 from treadle.runtime.image import Images
 from treadle.runtime.probe import probe
 from treadle.runtime.process import ProcessRuntime
+from treadle.runtime.zygote import Zygotes
 
 _THREADS = 16  # for builds and for preparing containers
 _FAREWELL = 1.0  # seconds to send the last reports
@@ -46,7 +47,7 @@ async def run_agent(
     `runtime` replaces the one chosen by trying what this machine gives (TREADLE_LIMITS).
     """
     log = log or structlog.get_logger()
-    runtime = runtime or ProcessRuntime(probe(os.environ.get("TREADLE_LIMITS", "auto")))
+    runtime = runtime or ProcessRuntime(probe(os.environ.get("TREADLE_LIMITS", "auto")), zygotes=Zygotes())
     log.info("memory of containers is held", by=runtime.limits)
     agent = Agent(url, token, data, runtime, log)
     await agent.run(stop, kill_on_stop=kill_on_stop)
@@ -92,6 +93,7 @@ class Agent:
 
     async def _close(self, link: asyncio.Task[None], *, kill: bool) -> None:
         await self._containers.stop(kill=kill)
+        self._runtime.close()
         await asyncio.gather(*self._builds, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._link.drain(), _FAREWELL)
@@ -136,6 +138,7 @@ class Agent:
             self._log.error("image could not be built", exc_info=error)
             self._link.send(Built(build.build_id, error=f"The image could not be built: {error}"))
         else:
+            self._runtime.warm(built.python)
             self._link.send(Built(build.build_id, built.image, built.cached))
 
 

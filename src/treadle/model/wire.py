@@ -208,9 +208,9 @@ class Built(msgspec.Struct, frozen=True, tag="built"):
 class RunSpec(msgspec.Struct, frozen=True):
     """What a runner is started with: `python -m treadle.runner FOLDER` reads FOLDER/run.msgpack.
 
-    `procs_files`: the template writes its pid into each (cgroup.procs) before it forks the first child, so that
-    children are held and the parent is not. `oom_file` holds a line `oom_kill N`, `peak_file` a number of bytes;
-    cgroup v1, v2 and the watchdog all write these two forms. "" where there is none.
+    `procs_files`: the template writes "0", which means itself, into each (cgroup.procs; tasks in version 1) before it
+    forks the first child, so that children are held and the parent is not. `oom_file` holds a line `oom_kill N`,
+    `peak_file` a number of bytes; cgroup v1, v2 and the watchdog all write these two forms. "" where there is none.
     """
 
     url: str  # of the server
@@ -228,13 +228,54 @@ class RunSpec(msgspec.Struct, frozen=True):
     orphan_grace: float = ORPHAN_GRACE_SECONDS
 
 
+# runtime -> zygote, packets on a socket of their own
+
+
+class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
+    """Fork a runner. With it come two files: `Surroundings`, and the log that takes what the runner prints."""
+
+    container_id: str
+    folder: str
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What the zygote itself never reads: its memory is in every container, and these are secrets of one."""
+
+    cwd: str
+    env: dict[str, str]
+
+
+# zygote -> runtime
+
+
+class Up(msgspec.Struct, frozen=True, tag="up"):
+    """First message: everything is loaded."""
+
+
+class Spawned(msgspec.Struct, frozen=True, tag="spawned"):
+    """The answer to each `Spawn`, in order. `pid` is 0 when the kernel has refused to fork."""
+
+    pid: int
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """A runner has ended: its exit code, or minus the signal number."""
+
+    pid: int
+    status: int
+
+
 RunnerToServer = Hello | Ready | Finished | Returned | LoadFailed | Beat
 ServerToRunner = Work | Cancel | Recall | Settled | Stop
 AgentToServer = AgentHello | Exited | BuildLog | Built | Beat
 ServerToAgent = Wanted | Build
+FromZygote = Up | Spawned | Ended
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_runner = msgspec.msgpack.Decoder(list[RunnerToServer]).decode
 decode_for_runner = msgspec.msgpack.Decoder(list[ServerToRunner]).decode
 decode_from_agent = msgspec.msgpack.Decoder(list[AgentToServer]).decode
 decode_for_agent = msgspec.msgpack.Decoder(list[ServerToAgent]).decode
+decode_for_zygote = msgspec.msgpack.Decoder(Spawn).decode
+decode_from_zygote = msgspec.msgpack.Decoder(FromZygote).decode
+decode_surroundings = msgspec.msgpack.Decoder(Surroundings).decode

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 IMPORTING = "TREADLE_IMPORTING_USER_CODE"  # tells the SDK that a module is being loaded to serve, not to submit
 
+preloaded: set[str] = set()  # modules that the zygote has brought and a runner started alone would not have here
+
 
 class Handler:
     """A function of the user with what its decorator declared; a plain function declares nothing."""
@@ -90,6 +92,16 @@ def _enter(code: str) -> None:
         sys.path.insert(0, code)
     else:
         sys.path[0] = code  # in the place of the directory that the runner was started in
+    _make_way(code)
+
+
+def _make_way(code: str) -> None:
+    """Forget what was brought under a name that the source has for a module of its own, such as `secrets`."""
+    if preloaded:
+        own = {entry.partition(".")[0] for entry in os.listdir(code)}  # noqa: PTH208 -- names are all that is needed
+        for name in preloaded:
+            if name.partition(".")[0] in own:
+                sys.modules.pop(name, None)
 
 
 def _import(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -18,6 +19,20 @@ def _prctl(option: int, value: int) -> None:
         import ctypes  # noqa: PLC0415 -- the parent, which is started in a hurry, has no use for it
 
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def watch_children() -> tuple[socket.socket, socket.socket]:
+    """Two sockets to keep open: the first can be read when a child has ended (or another signal has come)."""
+    awake, wake = socket.socketpair()
+    awake.setblocking(False)
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, _do_nothing)
+    return awake, wake
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Have SIGCHLD write into the wake-up socket, which an ignored signal does not."""
 
 
 def adopt_orphans() -> None:

@@ -37,10 +37,6 @@ def run(spec: RunSpec, sock: socket.socket) -> NoReturn:
         os._exit(code)
 
 
-def _do_nothing(number: int, frame: object) -> None:
-    """Have SIGCHLD write into the wake-up socket, which an ignored signal does not."""
-
-
 def _ended() -> int | None:
     """The pid of a child, or of an orphan taken over from one, that has ended and is not reaped."""
     try:
@@ -57,13 +53,12 @@ class Template:
         self._spec = spec
         self._sock = sock
         self._numbers: dict[int, int] = {}  # pid -> number of each child that is not reaped
-        self._awake, self._wake = socket.socketpair()
+        self._awake, self._wake = process.watch_children()
 
     def serve(self) -> int:
         for number in ASIDE:
             signal.signal(number, signal.SIG_IGN)
         process.adopt_orphans()
-        self._watch_children()
         if not self._join_limits():
             return 2
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -76,17 +71,11 @@ class Template:
             self._end_children()
         return 0
 
-    def _watch_children(self) -> None:
-        self._awake.setblocking(False)
-        self._wake.setblocking(False)
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _do_nothing)
-
     def _join_limits(self) -> bool:
         """Put this process, and so all children, under the container's limits. Without them nothing may run."""
         for file in self._spec.procs_files:
             try:
-                Path(file).write_text(str(os.getpid()))
+                Path(file).write_text("0")
             except OSError as exc:
                 advice = "The agent must be able to write there; run `treadle doctor`."
                 self._tell(LoadFailed(f"the container's limits cannot be entered: {file}: {exc.strerror}. {advice}"))

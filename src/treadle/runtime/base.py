@@ -56,6 +56,14 @@ class Runtime(Protocol):
 
     limits: str  # what will hold the memory of those started here: cgroup2, cgroup1 or watchdog
 
+    def warm(self, python: Path) -> None:
+        """Have the next container of this interpreter start fast; a promise of nothing."""
+        ...
+
+    def close(self) -> None:
+        """End what is kept for fast starts, and nothing else."""
+        ...
+
     async def start(self, spec: StartSpec) -> Running:
         """Start the runner of a container; whatever fails on the way leaves nothing behind but the folder."""
         ...

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -18,11 +19,13 @@ from treadle.runtime.base import StartSpec
 from treadle.runtime.limits import Limit
 from treadle.runtime.probe import Limits
 from treadle.runtime.watchdog import Watchdog
+from treadle.runtime.zygote import Lost, Zygotes
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SWEEPS = 100  # more rounds than that means processes that cannot be killed
 
 Command = Callable[[Path, Path], list[str]]
+Status = Callable[[], Awaitable[int | None]]
 
 
 class State(msgspec.Struct, frozen=True):
@@ -40,18 +43,40 @@ def runner_command(python: Path, folder: Path) -> list[str]:
 
 
 class ProcessRuntime:
-    """Starts runners as plain processes. `command` says what is run, given the interpreter and the folder."""
+    """Starts runners as plain processes: forked by a zygote where there are `zygotes` and one can, else spawned.
 
-    def __init__(self, mechanism: Limits, command: Command = runner_command) -> None:
+    `command` says what is spawned, given the interpreter and the folder.
+    """
+
+    def __init__(
+        self, mechanism: Limits, command: Command = runner_command, zygotes: Zygotes | None = None
+    ) -> None:
         self.limits = mechanism.kind
         self._mechanism = mechanism
         self._command = command
+        self._zygotes = zygotes
+
+    def warm(self, python: Path) -> None:
+        if self._zygotes is not None:
+            self._zygotes.warm(python)
+
+    def close(self) -> None:
+        if self._zygotes is not None:
+            self._zygotes.close()
 
     async def start(self, spec: StartSpec) -> ProcessContainer:
-        held, process, state = await asyncio.to_thread(self._start, spec)
-        return ProcessContainer(spec.run.container_id, state, held, lambda: _exit_of_child(process))
+        held, home = await asyncio.to_thread(self._prepare, spec)
+        try:
+            with (spec.folder / "log").open("ab") as log:
+                pid, status = await self._launch(spec, environment(spec, home), log)
+        except OSError:
+            held.close()
+            raise
+        state = await asyncio.to_thread(_note, spec.folder, pid, held.kind)
+        return ProcessContainer(spec.run.container_id, state, held, status)
 
-    def _start(self, spec: StartSpec) -> tuple[Limit, subprocess.Popen[bytes], State]:
+    def _prepare(self, spec: StartSpec) -> tuple[Limit, Path]:
+        """Put the limit in force and tell the runner what it is to do."""
         folder, run = spec.folder, spec.run
         held = self._mechanism.make(run.container_id, folder, run.config.memory * 1024 * 1024)
         try:
@@ -59,28 +84,39 @@ class ProcessRuntime:
                 run, procs_files=held.procs_files, oom_file=held.oom_file, peak_file=held.peak_file, limit=held.limit
             )
             write_private(folder / "run.msgpack", wire.encode(run))
-            process = self._spawn(spec)
+            home = folder / "home"
+            home.mkdir(exist_ok=True)
         except OSError:
             held.close()
             raise
-        state = State(process.pid, processes.identity(process.pid) or "", time.time(), held.kind)
-        write_private(folder / "state.json", msgspec.json.encode(state))
-        return held, process, state
+        return held, home
 
-    def _spawn(self, spec: StartSpec) -> subprocess.Popen[bytes]:
+    async def _launch(self, spec: StartSpec, env: dict[str, str], log: BinaryIO) -> tuple[int, Status]:
+        """Start the runner: its pid, and how to learn how it has ended."""
+        if self._zygotes is not None:
+            order = wire.Spawn(spec.run.container_id, str(spec.folder))
+            try:
+                forked = await self._zygotes.fork(spec.python, order, wire.Surroundings(spec.run.code, env), log)
+            except Lost:
+                await _sweep(spec.run.container_id, -1, None)
+                forked = None
+            if forked is not None:
+                pid, end = forked
+                return pid, lambda: end
+        process = await asyncio.to_thread(self._spawn, spec, env, log)
+        return process.pid, lambda: _exit_of_child(process)
+
+    def _spawn(self, spec: StartSpec, env: dict[str, str], log: BinaryIO) -> subprocess.Popen[bytes]:
         """A session of its own, and nothing shared with the agent: no pipe, no death signal."""
-        home = spec.folder / "home"
-        home.mkdir(exist_ok=True)
-        with (spec.folder / "log").open("ab") as log:
-            return subprocess.Popen(
-                self._command(spec.python, spec.folder),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=spec.run.code,
-                env=environment(spec, home),
-                start_new_session=True,
-            )
+        return subprocess.Popen(
+            self._command(spec.python, spec.folder),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=spec.run.code,
+            env=env,
+            start_new_session=True,
+        )
 
     async def adopt(self, folder: Path) -> ProcessContainer | None:
         try:
@@ -99,7 +135,7 @@ class ProcessRuntime:
 class ProcessContainer:
     """A runner and everything it started. Its end is noticed by the kernel's word, not by asking."""
 
-    def __init__(self, container_id: str, state: State, held: Limit, status: Callable[[], int | None]) -> None:
+    def __init__(self, container_id: str, state: State, held: Limit, status: Status) -> None:
         self.container_id = container_id
         self.pid = state.pid
         self.started_at = state.started_at
@@ -131,9 +167,16 @@ class ProcessContainer:
         finally:
             if guard:
                 guard.cancel()
-        status = self._status()
+        status = await self._status()
         await _sweep(self.container_id, self.pid, self._held)
         return status
+
+
+def _note(folder: Path, pid: int, kind: str) -> State:
+    """Write down how the runner is found again."""
+    state = State(pid, processes.identity(pid) or "", time.time(), kind)
+    write_private(folder / "state.json", msgspec.json.encode(state))
+    return state
 
 
 async def _guard(watchdog: Watchdog, runner: int) -> None:
@@ -156,14 +199,14 @@ async def _sweep(container_id: str, session: int, held: Limit | None) -> None:
             end.cancel()
 
 
-def _exit_of_child(process: subprocess.Popen[bytes]) -> int | None:
+async def _exit_of_child(process: subprocess.Popen[bytes]) -> int | None:
     return process.poll()
 
 
-def _exit_of_adopted(pid: int) -> int | None:
+async def _exit_of_adopted(pid: int) -> int | None:
     """The status of a runner that happens to be our child (its first agent lived in this process), else None."""
     with contextlib.suppress(ChildProcessError):
-        found, status = os.waitpid(pid, os.WNOHANG)
+        found, status = os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 it does not wait
         if found == pid:
             return os.waitstatus_to_exitcode(status)
     return None
