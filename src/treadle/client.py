@@ -61,6 +61,12 @@ class Client:
         path = f"/v2/task/{quote(task_id, safe='')}/{query}"
         return _decode(self._call("GET", path, timeout=self._timeout + wait), api.TaskView)
 
+    def result(self, task_id: str, wait: float = 0) -> api.ResultView:
+        """A task's status and result, after at most `wait` seconds (60 at most) as soon as it is final."""
+        wait = max(0, min(wait, MAX_WAIT))
+        path = f"/v2/task/{quote(task_id, safe='')}/result?wait={wait:g}"
+        return _decode(self._call("GET", path, timeout=self._timeout + wait), api.ResultView)
+
     def tasks(
         self,
         limit: int = 10,

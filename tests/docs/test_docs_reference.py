@@ -80,6 +80,7 @@ def _routes() -> Iterator[str]:
             path = re.sub(r":\w+}", "}", route.path)
             yield from (f"{method} {path}" for method in route.methods - {"OPTIONS"})
     yield "GET /openapi.json"
+    yield "GET /v2/task/{task_id}/result"
     yield from (f"POST {hot.PREFIX}{form}" for form in ("{name}", "{name}/latest", "{name}/v{n}", "{name}/batch"))
     yield from (f"POST {hot.PREFIX}{form}/{{deployment_id}}" for form in ("id", "public"))
 

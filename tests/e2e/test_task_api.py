@@ -349,3 +349,24 @@ def test_a_cancel_request_that_names_no_task_is_refused(app: Place, body: bytes)
     """It says in which form to name them."""
     answer = app.request("DELETE", "/v2/task/cancel/", content=body)
     assert answer.status_code == 400 and "task_ids" in answer.json()["advice"]
+
+
+def test_a_result_alone_can_be_waited_for(place: Place) -> None:
+    """`/result` has status and result and nothing else, and refuses what the record refuses."""
+    place.deploy(
+        """
+        from treadle import task_queue
+
+        @task_queue(retries=0)
+        def handler(ok):
+            return {"ok": 2**70} if ok else 1 / 0
+        """,
+        name="alone",
+        file="alone.py",
+    )
+    good, bad = place.submit("alone", ok=True), place.submit("alone", ok=False)
+    assert place.request("GET", f"/v2/task/{good}/result?wait=20").json() == {"status": "COMPLETE", "result": {"ok": 2**70}}
+    assert place.request("GET", f"/v2/task/{bad}/result/?wait=20").json() == {"status": "FAILED", "result": None}
+    assert place.request("GET", f"/v2/task/{good}/result?wait=x").status_code == 400
+    assert place.request("GET", f"/v2/task/{good}/result", token="no").status_code == 401
+    assert place.request("GET", "/v2/task/unknown/result").status_code == 404

@@ -88,6 +88,9 @@ class Peer:
                 return api.Accepted(task_id)
             case ["GET", "v2", "task"]:
                 return self._page(query)
+            case ["GET", "v2", "task", task_id, "result"]:
+                view = self._task(task_id, float(query.get("wait", 0)))
+                return api.ResultView(view.status, view.result)
             case ["GET", "v2", "task", task_id]:
                 return self._task(task_id, float(query.get("wait", 0)))
             case ["DELETE", "v2", "task", "cancel"]:

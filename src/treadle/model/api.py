@@ -163,6 +163,13 @@ class TaskView(msgspec.Struct, frozen=True):
     app: AppView
 
 
+class ResultView(msgspec.Struct, frozen=True):
+    """GET /v2/task/{id}/result: what somebody who waits needs of a task. `result` is null unless it is COMPLETE."""
+
+    status: str
+    result: msgspec.Raw
+
+
 class TaskPage(msgspec.Struct, frozen=True):
     data: list[TaskView]
     next: str

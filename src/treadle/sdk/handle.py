@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
 from treadle.client import MAX_WAIT, Client
-from treadle.model.api import OutputView, TaskView
+from treadle.model.api import OutputView, ResultView, TaskView
 from treadle.model.errors import TreadleError, Unreachable
 from treadle.model.task import FINAL, TaskStatus
 
+V = TypeVar("V", TaskView, ResultView)
 RESTART_SECONDS = 60.0  # how long a server may take to come back while somebody waits for a result
 RESTART_POLL = 0.25
 
@@ -69,13 +71,13 @@ class TaskHandle:
             TaskFailed: the task ended in another state than COMPLETE.
             TimeoutError: it was not final after `timeout` seconds of waiting.
         """
-        view = self.wait(timeout) if wait else self.view()
-        status = TaskStatus(view.status)
+        answer = self._when_final(self._client.result, timeout) if wait else self._client.result(self.id)
+        status = TaskStatus(answer.status)
         if status not in FINAL:
             return None
         if status is not TaskStatus.COMPLETE:
-            raise TaskFailed(view)
-        return msgspec.json.decode(view.result)
+            raise TaskFailed(self.view())
+        return msgspec.json.decode(answer.result)
 
     def wait(self, timeout: float | None = None) -> TaskView:
         """The task once it is final, however it ended. A server that restarts meanwhile is waited for.
@@ -84,21 +86,25 @@ class TaskHandle:
             TimeoutError: it was not final after `timeout` seconds.
             Unreachable: no server has answered for RESTART_SECONDS.
         """
+        return self._when_final(self._client.task, timeout)
+
+    def _when_final(self, ask: Callable[[str, float], V], timeout: float | None) -> V:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = MAX_WAIT if deadline is None else max(0.0, deadline - time.monotonic())
-            view = self._answer(left)
-            if TaskStatus(view.status) in FINAL:
-                return view
+            answer = self._patiently(ask, left)
+            if TaskStatus(answer.status) in FINAL:
+                return answer
             if deadline is not None and time.monotonic() >= deadline:
-                why = f" ({view.why})" if view.why else ""
-                raise TimeoutError(f"Task {self.id} is still {view.status} after {timeout:g} s{why}.")
+                why = self.view().why
+                told = f" ({why})" if why else ""
+                raise TimeoutError(f"Task {self.id} is still {answer.status} after {timeout:g} s{told}.")
 
-    def _answer(self, wait: float) -> TaskView:
+    def _patiently(self, ask: Callable[[str, float], V], wait: float) -> V:
         patience = time.monotonic() + RESTART_SECONDS
         while True:
             try:
-                return self._client.task(self.id, wait=wait)
+                return ask(self.id, wait)
             except Unreachable:
                 if time.monotonic() >= patience:
                     raise

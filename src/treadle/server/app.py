@@ -17,16 +17,18 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from treadle.model.api import ErrorBody, Health
 from treadle.model.errors import NotFound, TreadleError, sentence
 from treadle.model.wire import AGENT_PATH, RUNNER_PATH
-from treadle.server.asgi import Receive, Scope, Send
+from treadle.server.asgi import Receive, Scope, Send, error_body, reply
 from treadle.server.deployments import Deployments
-from treadle.server.hot import PREFIX, Enqueue, error_body, reply
+from treadle.server.hot import PREFIX, Enqueue
 from treadle.server.house import House
 from treadle.server.links import Links
 from treadle.server.outputs import Outputs
+from treadle.server.results import Results
 from treadle.server.tasks import Tasks
 
 AnyRequest = Request[Any, Any, Any]
 CODES = {400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = structlog.get_logger("treadle.server")
 
 
@@ -38,8 +40,9 @@ class App:
         self._enqueue = Enqueue(
             house.bridge, house.doors, house.lookup, house.settings.max_body, draining=house.draining
         )
+        self._results = Results(house.bridge, house.reader, house.doors)
         links = Links(house.bridge, house.doors, house.builds)
-        self._links: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+        self._links: dict[str, Route] = {
             RUNNER_PATH: links.runner,
             AGENT_PATH: links.agent,
         }
@@ -47,15 +50,18 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http" and scope["path"].startswith(PREFIX):
-            await self._queue(scope, receive, send)
+            await self._bare(self._enqueue, scope, receive, send)
+        elif kind == "http" and self._results.serves(scope):
+            await self._bare(self._results, scope, receive, send)
         elif kind == "websocket":
             await self._link(scope, receive, send)
         else:
             await self._rest(scope, receive, send)  # type: ignore[arg-type]
 
-    async def _queue(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @staticmethod
+    async def _bare(route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._enqueue(scope, receive, send)
+            await route(scope, receive, send)
         except Exception:
             log.exception("request failed", path=scope["path"])
             await reply(send, 500, error_body(TreadleError("The server failed on this request.", "See its log.")))

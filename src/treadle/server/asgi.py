@@ -1,9 +1,17 @@
-"""The words of ASGI that our bare routes use."""
+"""The words of ASGI that our bare routes use, and how they answer."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+import msgspec
+
+from treadle.model.api import ErrorBody
+from treadle.model.errors import TreadleError
+
+JSON = (b"content-type", b"application/json")
+_encode = msgspec.json.Encoder().encode
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -16,3 +24,14 @@ def header(scope: Scope, name: bytes) -> str:
         if key == name:
             return str(value.decode("latin-1"))
     return ""
+
+
+def error_body(error: TreadleError) -> bytes:
+    """The one error shape."""
+    return _encode(ErrorBody(error.message, error.code, error.advice, error.message))
+
+
+async def reply(send: Send, status: int, body: bytes) -> None:
+    headers = [JSON, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

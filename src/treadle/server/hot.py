@@ -11,19 +11,18 @@ import msgspec
 
 from treadle.engine.face import Payload, payload, payloads
 from treadle.engine.queue import Submit
-from treadle.model.api import Accepted, AcceptedMany, ErrorBody
+from treadle.model.api import Accepted, AcceptedMany
 from treadle.model.container import Role
 from treadle.model.deployment import Deployment
 from treadle.model.errors import InvalidInput, NotFound, TooLarge, TreadleError, Unavailable
 from treadle.model.ids import uuid7
-from treadle.server.asgi import Receive, Scope, Send, header
+from treadle.server.asgi import Receive, Scope, Send, error_body, header, reply
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.lookup import Lookup
 
 PREFIX = "/taskqueue/"
 BATCH = "/batch"
-JSON = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -123,14 +122,3 @@ def _too_large(size: int, limit: int) -> TooLarge:
         f"The body of {size} bytes is over the limit of {limit} bytes.",
         "Send a URL to the data instead, or raise max_body in config.toml.",
     )
-
-
-def error_body(error: TreadleError) -> bytes:
-    """The one error shape."""
-    return _encode(ErrorBody(error.message, error.code, error.advice, error.message))
-
-
-async def reply(send: Send, status: int, body: bytes) -> None:
-    headers = [JSON, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

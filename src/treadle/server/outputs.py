@@ -48,7 +48,7 @@ class Outputs(Controller):
         """Save a file; only the container that runs this attempt may, and only while it runs."""
         container = house.doors.container(request.headers.get("authorization", ""))
         check_output_name(name)
-        task = find(house, container.workspace_id, task_id)
+        task = find(house.reader, container.workspace_id, task_id)
         if task.container_id != container.id or task.status is not TaskStatus.RUNNING or task.attempts != attempt:
             raise Conflict(f"Attempt {attempt} of task {task_id} does not run in this container (any more).")
         output_id = uuid7(time.time(), os.urandom(10))
@@ -80,7 +80,7 @@ class Outputs(Controller):
         output = _find(house, output_id)
         if output is None:
             raise NotFound(f"No output has the id {output_id[:64]!r}.")
-        task = find(house, caller.workspace_id, output.task_id)
+        task = find(house.reader, caller.workspace_id, output.task_id)
         workspace = house.lookup.workspace(task.workspace_id)
         return UrlView(house.views.output_url(output.id, workspace, time.time(), expires))
 

@@ -13,11 +13,13 @@ from litestar import Controller, Request, delete, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from treadle.engine.face import Reader
 from treadle.engine.queue import CancelTasks
 from treadle.model.api import Cancelled, CancelRequest, TaskPage, TaskView
 from treadle.model.container import Role
 from treadle.model.errors import InvalidInput, NotFound
 from treadle.model.task import FINAL, Task, TaskFilter, TaskStatus
+from treadle.server.bridge import Bridge
 from treadle.server.deployments import small_body
 from treadle.server.house import House
 from treadle.server.lookup import UUID
@@ -48,10 +50,10 @@ class Tasks(Controller):
         """One task with attempts, outputs and result; with `wait` it answers as soon as the task is final."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.READ, container=True)
         house.check_workspace(caller, workspace)
-        task = find(house, caller.workspace_id, task_id)
+        task = find(house.reader, caller.workspace_id, task_id)
         if wait and task.status not in FINAL:
-            await _until_final(house, task_id, wait)
-            task = find(house, caller.workspace_id, task_id)
+            await until_final(house.bridge, house.reader, task_id, wait)
+            task = find(house.reader, caller.workspace_id, task_id)
         return house.views.task(task, time.time())
 
     @get(["/v2/task", "/api/v1/task/{workspace:str}"])
@@ -110,25 +112,26 @@ class Tasks(Controller):
         return Cancelled(await house.bridge.ask(queue.cancel, CancelTasks(caller.workspace_id, ids)))
 
 
-def find(house: House, workspace_id: int, task_id: str) -> Task:
+def find(reader: Reader, workspace_id: int, task_id: str) -> Task:
     """Raises NotFound, also for a task of another workspace or an id of another form."""
-    task = house.reader.task(task_id) if UUID.fullmatch(task_id) else None
+    task = reader.task(task_id) if UUID.fullmatch(task_id) else None
     if task is None or task.workspace_id != workspace_id:
         raise NotFound(f"No task has the id {task_id[:64]!r}.", "`treadle task list` shows the newest.")
     return task
 
 
-async def _until_final(house: House, task_id: str, wait: float) -> None:
-    waiter = house.bridge.waiter(task_id)
+async def until_final(bridge: Bridge, reader: Reader, task_id: str, wait: float) -> None:
+    """Return when the task is final, or after `wait` seconds."""
+    waiter = bridge.waiter(task_id)
     try:
-        task = house.reader.task(task_id)  # it may have ended between the look and the waiter
+        task = reader.task(task_id)  # it may have ended between the look and the waiter
         if task is not None and task.status not in FINAL:
             async with asyncio.timeout(wait):
                 await waiter
     except TimeoutError:
         pass
     finally:
-        house.bridge.forget_waiter(task_id, waiter)
+        bridge.forget_waiter(task_id, waiter)
 
 
 def _list(text: str) -> tuple[str, ...]:
