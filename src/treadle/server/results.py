@@ -38,9 +38,10 @@ class Results:
         caller = self._doors.require(header(scope, b"authorization"), Role.READ, container=True)
         match = PATH.fullmatch(scope["path"])
         assert match is not None, "serves() comes first"
+        wait = _wait(scope)
         task = find(self._reader, caller.workspace_id, match[1])
-        if task.status not in FINAL:
-            await until_final(self._bridge, self._reader, task.id, _wait(scope))
+        if wait and task.status not in FINAL:
+            await until_final(self._bridge, self._reader, task.id, wait)
             task = find(self._reader, caller.workspace_id, task.id)
         result = self._reader.result(task.id)
         return b'{"status":"%s","result":%s}' % (task.status.value.encode(), b"null" if result is None else result)
