@@ -93,8 +93,8 @@ class Agent:
 
     async def _close(self, link: asyncio.Task[None], *, kill: bool) -> None:
         await self._containers.stop(kill=kill)
-        self._runtime.close()
         await asyncio.gather(*self._builds, return_exceptions=True)
+        self._runtime.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._link.drain(), _FAREWELL)
         link.cancel()

@@ -19,7 +19,7 @@ from treadle.runtime.base import StartSpec
 from treadle.runtime.limits import Limit
 from treadle.runtime.probe import Limits
 from treadle.runtime.watchdog import Watchdog
-from treadle.runtime.zygote import Lost, Zygotes
+from treadle.runtime.zygote import Lost, Zygotes, status_of
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SWEEPS = 100  # more rounds than that means processes that cannot be killed
@@ -48,9 +48,7 @@ class ProcessRuntime:
     `command` says what is spawned, given the interpreter and the folder.
     """
 
-    def __init__(
-        self, mechanism: Limits, command: Command = runner_command, zygotes: Zygotes | None = None
-    ) -> None:
+    def __init__(self, mechanism: Limits, command: Command = runner_command, zygotes: Zygotes | None = None) -> None:
         self.limits = mechanism.kind
         self._mechanism = mechanism
         self._command = command
@@ -102,7 +100,7 @@ class ProcessRuntime:
                 forked = None
             if forked is not None:
                 pid, end = forked
-                return pid, lambda: end
+                return pid, lambda: status_of(end)
         process = await asyncio.to_thread(self._spawn, spec, env, log)
         return process.pid, lambda: _exit_of_child(process)
 

@@ -12,14 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from treadle.model import wire
 from treadle.model.wire import Ended, Spawn, Spawned, Surroundings
 from treadle.runtime import processes
 
 KEPT = 4  # zygotes that have no container: the last used
-PATIENCE = 2.0  # seconds to be up, and seconds to answer
+PATIENCE = 2.0  # seconds to be up, to answer, and to tell of an end
 RETRY_SECONDS = 60.0  # until one that could not be started is tried again
 PACKET = 64 * 1024  # bytes
 START = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}  # what a zygote is started with
@@ -27,8 +27,10 @@ READ_AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "OPENSSL_", "LC_
 _MARK_ROOM = "-" * 256  # the runner writes its container's id here
 _TITLE_ROOM = "-" * 1024  # and its command line here
 
+T = TypeVar("T")
 Command = Callable[[Path], list[str]]
 End = asyncio.Future[int | None]  # of a runner: its exit code, or minus the signal; None when its zygote went first
+Forked = tuple[int, End]  # the pid of a runner, and its end
 
 
 def zygote_command(python: Path) -> list[str]:
@@ -38,6 +40,12 @@ def zygote_command(python: Path) -> list[str]:
 def forkable(env: Mapping[str, str]) -> bool:
     """Whether an environment asks nothing of an interpreter's start (or the loader's) that a zygote has not."""
     return {key: value for key, value in env.items() if key.startswith(READ_AT_START)} == START
+
+
+async def status_of(end: End) -> int | None:
+    """How a runner has ended that is gone already; None when its zygote does not tell."""
+    await asyncio.wait({end}, timeout=PATIENCE)
+    return end.result() if end.done() else None
 
 
 class Lost(Exception):
@@ -52,7 +60,7 @@ class Zygote:
         self.told = asyncio.Event()  # that it is up, or that it has ended
         self.loaded = self.ended = False
         self.since = time.monotonic()
-        self._asked: deque[asyncio.Future[int]] = deque()
+        self._asked: deque[asyncio.Future[Forked | None]] = deque()
         self._ends: dict[int, End] = {}
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)
@@ -75,13 +83,13 @@ class Zygote:
         """Whether it has containers, or is asked for one."""
         return bool(self._ends or self._asked)
 
-    async def fork(self, order: Spawn, surroundings: Surroundings, log: BinaryIO) -> tuple[int, End] | None:
-        """The pid of a new runner and its end; None when the kernel refuses, now or for ever.
+    async def fork(self, order: Spawn, surroundings: Surroundings, log: BinaryIO) -> Forked | None:
+        """A new runner; None when there is none.
 
         Raises:
             Lost: what became of the order is not known.
         """
-        answer: asyncio.Future[int] = self._loop.create_future()
+        answer: asyncio.Future[Forked | None] = self._loop.create_future()
         file = os.memfd_create("surroundings")
         try:
             os.write(file, wire.encode(surroundings))
@@ -93,10 +101,9 @@ class Zygote:
         self._asked.append(answer)
         try:
             async with asyncio.timeout(PATIENCE):
-                pid = await answer
+                return await answer
         except TimeoutError:
             raise Lost from None
-        return (pid, self._ends[pid]) if pid else None
 
     def _read(self) -> None:
         try:
@@ -112,20 +119,20 @@ class Zygote:
         if isinstance(message, Spawned):
             self._spawned(message.pid)
         elif isinstance(message, Ended):
-            self._ends.pop(message.pid).set_result(message.status)
+            _settle(self._ends.pop(message.pid), message.status)
         else:
             self.loaded = True
             self.told.set()
 
     def _spawned(self, pid: int) -> None:
+        forked: Forked | None = None
         if pid:
-            self._ends[pid] = self._loop.create_future()
-        answer = self._asked.popleft()
-        if not answer.done():  # whoever asked may have been cancelled
-            answer.set_result(pid)
+            forked = pid, self._loop.create_future()
+            self._ends[pid] = forked[1]
+        _settle(self._asked.popleft(), forked)
 
     def close(self) -> None:
-        """End it; its containers live on, but how they end is not known."""
+        """End it. Its containers live on, but how they end will not be known."""
         if self.ended:
             return
         self.ended = True
@@ -139,12 +146,18 @@ class Zygote:
     def _tell_end(self) -> None:
         self.told.set()
         for end in self._ends.values():
-            end.set_result(None)
+            _settle(end, None)
         for answer in self._asked:
             if not answer.done():
                 answer.set_exception(Lost())
         self._ends.clear()
         self._asked.clear()
+
+
+def _settle(future: asyncio.Future[T], value: T) -> None:
+    """Answer whoever waits, if nobody has given up waiting."""
+    if not future.done():
+        future.set_result(value)
 
 
 class Zygotes:
@@ -159,10 +172,8 @@ class Zygotes:
         """Have a zygote ready soon."""
         self._get(python)
 
-    async def fork(
-        self, python: Path, order: Spawn, surroundings: Surroundings, log: BinaryIO
-    ) -> tuple[int, End] | None:
-        """A new runner: its pid and its end. None when it must be started another way.
+    async def fork(self, python: Path, order: Spawn, surroundings: Surroundings, log: BinaryIO) -> Forked | None:
+        """A new runner. None when it must be started another way.
 
         Raises:
             Lost: the same, but first whatever bears the mark of this container has to be killed.
