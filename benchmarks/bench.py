@@ -143,6 +143,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--peers", default="", help='peers to measure beside, such as "huey dramatiq celery"')
     parser.add_argument("--folder", type=Path, default=DISK, help=f"where data folders are made [{DISK}]")
+    parser.add_argument("--remark", default="", help="what a reader of the figures has to know")
     asked = parser.parse_args()
     known = {*measures(Places(DISK, MEMORY), quick=True), "none"}
     if unknown := set(filter(None, asked.only.split(","))) - known:
@@ -163,6 +164,7 @@ def main() -> None:
     notes = Path(tempfile.mkdtemp(prefix="treadle-bench-", dir=MEMORY if MEMORY.is_dir() else folder))
     try:
         said = {"at": time.strftime("%Y-%m-%d %H:%M"), "machine": describe(folder), "quick": asked.quick}
+        said["remark"] = asked.remark
         said |= measure_all(asked, folder, notes)
         if asked.peers:
             said["peers"] = measure_peers(asked.peers.split(), folder, asked.runs, quick=asked.quick)

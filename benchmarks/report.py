@@ -27,6 +27,7 @@ def results(said: dict[str, Any]) -> str:
         f"takes {machine['fsync_ms_p50']} ms (p50), {machine['fsync_ms_p99']} ms (p99). "
         f"Others kept {median(said['busy']):.0%} of the machine busy (median; at most {max(said['busy']):.0%}), "
         f"as seen just before each measure.",
+        *_remark(said),
         "",
         markdown(HEADERS, [cells(row) for row in rows]),
         *(f"\nNot measured: {note}." for note in said["notes"]),
@@ -42,7 +43,11 @@ def peers(said: dict[str, Any]) -> str:
         f"Python {found['python']} for all, Redis {found['redis']}. "
         f"In brackets: Treadle's rate in multiples of theirs."
     )
-    return "\n".join([began, "", markdown(PEER_HEADERS, [peer_cells(row, rows[0]) for row in rows])])
+    return "\n".join([began, *_remark(said), "", markdown(PEER_HEADERS, [peer_cells(row, rows[0]) for row in rows])])
+
+
+def _remark(said: dict[str, Any]) -> list[str]:
+    return ["", said["remark"]] if said.get("remark") else []
 
 
 def fill(page: str, name: str, text: str) -> str:

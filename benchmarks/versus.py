@@ -79,10 +79,9 @@ def _overlay(harness: Path, work: Path) -> Path:
 
 
 def _environments(work: Path, peers: Sequence[str], environ: dict[str, str]) -> None:
-    """A virtual environment each, all of one Python: the newest of 3.12 where there is one, else ours."""
+    """A virtual environment each, all of the Python that PY names, or ours."""
     uv = str(Path(sys.executable).with_name("uv"))
-    done = subprocess.run([uv, "python", "find", "3.12"], capture_output=True, text=True, check=False)
-    python = done.stdout.strip() if done.returncode == 0 else sys.executable
+    python = environ.get("PY", sys.executable)
     path = f"{Path(uv).parent}{os.pathsep}{environ['PATH']}"
     names = sorted({peer.partition("+")[0].partition(":")[0] for peer in peers})
     own = VENVS / "treadle"
