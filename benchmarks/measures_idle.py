@@ -49,7 +49,6 @@ def _memory(place: Place, processes: list[psutil.Process]) -> Iterator[Figure]:
 
 def _roles(place: Place, processes: list[psutil.Process]) -> Iterator[tuple[psutil.Process, str]]:
     """Each process with what it is, told by its place in the tree: parent, template, then children."""
-    ids = {process.pid for process in processes}
     inside = {process.pid for process in processes if str(place.data / "agent" / "containers") in _cwd(process)}
     children = 0
     for process in sorted(processes, key=lambda one: one.pid):
@@ -57,7 +56,7 @@ def _roles(place: Place, processes: list[psutil.Process]) -> Iterator[tuple[psut
         if process.pid == place.pid:
             yield process, "server and agent"
         elif process.pid not in inside:
-            yield process, f"{process.name()} {sorted(ids).index(process.pid)}"
+            yield process, "zygote" if "treadle.runner.zygote" in process.cmdline() else process.name()
         elif parent not in inside:
             yield process, "runner"
         elif psutil.Process(parent).ppid() not in inside:
