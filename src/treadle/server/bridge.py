@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -34,6 +35,7 @@ class Bridge:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._thread = get_ident()
         self._engine: Engine | None = None
         self.runners: dict[str, Link] = {}  # by container id
         self.agents: dict[str, Link] = {}  # by agent id
@@ -68,22 +70,26 @@ class Bridge:
         self._put(Call(verb, request, failed))
 
     def _put(self, call: AnyCall) -> None:
-        """Hand over what one turn of the loop asks in one piece: the writer's thread is woken once."""
+        """Hand over what one turn of the loop asks in one piece: it becomes one transaction."""
         self._asked.append(call)
         if len(self._asked) == 1:
             self._loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
         asked, self._asked = self._asked, []
-        self.engine.writer.ask(asked)
+        if not self.engine.writer.run_here(asked):
+            self.engine.writer.ask(asked)
 
     async def run(self, action: Callable[[float], Answer]) -> Answer:
         """Run one function of the engine, given the time, inside a transaction."""
         return await self.ask(_perform, action)
 
     def report(self, batch: Sequence[AnyCall], effects: Sequence[Effect]) -> None:
-        """On the writer's thread, after a commit."""
-        self._loop.call_soon_threadsafe(self._settle, batch, effects)
+        """After a commit, on the writer's thread or our own."""
+        if get_ident() == self._thread:
+            self._settle(batch, effects)
+        else:
+            self._loop.call_soon_threadsafe(self._settle, batch, effects)
 
     def _settle(self, batch: Sequence[AnyCall], effects: Sequence[Effect]) -> None:
         for effect in effects:
