@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Event, current_thread
 from typing import Any
 
 import pytest
 
 from treadle.engine.effects import Effect, ScaleDue, TaskEnded
-from treadle.engine.writer import AnyCall, Call, Writer
+from treadle.engine.writer import QUICK, AnyCall, Call, Writer
 from treadle.model.errors import Conflict
 from treadle.model.task import NewTask, Task, TaskStatus
 
@@ -165,3 +166,54 @@ def test_effects_are_told_after_the_commit(desk: Desk) -> None:
     writer.stop()
     reader.close()
     assert seen == [(ScaleDue(), True)]
+
+
+def test_an_idle_writer_runs_a_batch_where_it_is_asked(desk: Desk, verbs: Verbs) -> None:
+    """No thread is woken for it; the answer is there when the call returns."""
+    answered: list[object] = []
+    writer = started(desk, lambda batch, effects: answered.extend(call.answer for call in batch))
+    assert writer.run_here([Call(verbs.insert, "a")])
+    assert answered == ["a at 0"]
+    writer.stop()
+
+
+def test_a_batch_is_not_run_beside_the_thread(desk: Desk, verbs: Verbs) -> None:
+    """While the thread is at work, or has work waiting, only the thread runs verbs."""
+    entered, leave = Event(), Event()
+
+    def slow(now: float, requests: Sequence[str]) -> list[None]:
+        entered.set()
+        assert leave.wait(10)
+        return [None]
+
+    writer = started(desk, lambda batch, effects: None)
+    writer.ask([Call(slow, "slow")])
+    assert entered.wait(10)
+    assert not writer.run_here([Call(verbs.insert, "a")])
+    leave.set()
+    writer.stop()
+    assert verbs.groups == []
+
+
+def test_after_a_slow_commit_batches_go_to_the_thread(desk: Desk, verbs: Verbs) -> None:
+    """A slow disk must not hold up whoever asks; a quick commit ends that."""
+    commit_takes = QUICK * 2
+    transaction = desk.store.transaction
+
+    @contextmanager
+    def timed() -> Iterator[None]:
+        with transaction():
+            yield
+            desk.now += commit_takes
+
+    desk.store.transaction = timed  # type: ignore[method-assign]
+    finished = Event()
+    writer = started(desk, lambda batch, effects: finished.set())
+    assert writer.run_here([Call(verbs.insert, "a")])
+    assert not writer.run_here([Call(verbs.insert, "b")])
+    commit_takes = 0.0
+    finished.clear()
+    writer.ask([Call(verbs.insert, "b")])
+    assert finished.wait(10)
+    writer.stop()
+    assert writer.run_here([Call(verbs.insert, "c")])
