@@ -172,7 +172,7 @@ async def test_a_zygote_that_does_not_answer_is_done_without(
     zygote.suspend()
     second = await runtime.start(make(SLEEPER))
     assert psutil.Process(second.pid).ppid() == os.getpid()
-    assert processes.members(second.container_id, -1) == {second.pid}
+    await until(lambda: processes.members(second.container_id, -1) == {second.pid})  # its exec may still be under way
     assert not zygote.is_running()
     for running in (first, second):
         running.kill()
