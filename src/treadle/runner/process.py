@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -33,6 +35,21 @@ def watch_children() -> tuple[socket.socket, socket.socket]:
 
 def _do_nothing(number: int, frame: object) -> None:
     """Have SIGCHLD write into the wake-up socket, which an ignored signal does not."""
+
+
+def serve(sock: socket.socket, awake: socket.socket, obey: Callable[[], bool], reap: Callable[[], None]) -> None:
+    """Call `reap` when a child has ended and `obey` when an order has come, until that says that none will follow."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(awake, select.POLLIN)
+    while True:
+        ready = {fd for fd, _ in poll.poll()}
+        if awake.fileno() in ready:
+            with contextlib.suppress(BlockingIOError):
+                awake.recv(4096)
+            reap()
+        if sock.fileno() in ready and not obey():
+            return
 
 
 def adopt_orphans() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import io
 import os
-import select
 import signal
 import socket
 import sys
@@ -66,7 +64,7 @@ class Template:
         gc.collect()
         gc.freeze()  # the children's collectors shall not touch, and so copy, what is loaded already
         try:
-            self._loop()
+            process.serve(self._sock, self._awake, self._obey, self._reap)
         finally:
             self._end_children()
         return 0
@@ -77,23 +75,10 @@ class Template:
             try:
                 Path(file).write_text("0")
             except OSError as exc:
-                advice = "The agent must be able to write there; run `treadle doctor`."
+                advice = "The agent must be able to write there; TREADLE_LIMITS=watchdog needs no group."
                 self._tell(LoadFailed(f"the container's limits cannot be entered: {file}: {exc.strerror}. {advice}"))
                 return False
         return True
-
-    def _loop(self) -> None:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        poll.register(self._awake, select.POLLIN)
-        while True:
-            ready = {fd for fd, _ in poll.poll()}
-            if self._awake.fileno() in ready:
-                with contextlib.suppress(BlockingIOError):
-                    self._awake.recv(4096)
-                self._reap()
-            if self._sock.fileno() in ready and not self._obey():
-                return
 
     def _obey(self) -> bool:
         """Carry out one order of the parent; False when it has closed the socket."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import select
 import signal
 import socket
 import sys
@@ -62,20 +61,7 @@ class Zygote:
         gc.freeze()  # the runners' collectors shall not touch, and so copy, what is loaded already
         with contextlib.suppress(ConnectionError):
             self._tell(Up())
-            self._loop()
-
-    def _loop(self) -> None:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        poll.register(self._awake, select.POLLIN)
-        while True:
-            ready = {fd for fd, _ in poll.poll()}
-            if self._awake.fileno() in ready:
-                with contextlib.suppress(BlockingIOError):
-                    self._awake.recv(4096)
-                self._reap()
-            if self._sock.fileno() in ready and not self._obey():
-                return
+            process.serve(self._sock, self._awake, self._obey, self._reap)
 
     def _obey(self) -> bool:
         """Carry out one order; False when the socket is closed."""
