@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -121,7 +122,8 @@ class Place:
             self.process.kill()
             self.process.wait(10)
         for process in self.processes():
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended by itself
+                process.kill()
 
     # CLI
 

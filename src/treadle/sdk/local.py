@@ -18,7 +18,7 @@ from treadle.model.errors import Unavailable, Unreachable
 from treadle.model.settings import Settings, data_folder, load
 from treadle.sdk.console import Console
 
-START_SECONDS = 10.0
+START_SECONDS = 30.0  # a busy machine takes long; an idle one is ready in two
 PROBE_SECONDS = 2.0
 SERVER_FILE = "server.json"
 LOG_FILE = "server.log"
