@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
+from uuid import uuid4
 
 import treadle
 from treadle.model.errors import BuildFailed
@@ -82,6 +83,6 @@ def attach(environment: Path, python: Python, layer: Path) -> None:
     path = environment / "lib" / f"python{python.minor}" / "site-packages" / "_treadle.pth"
     text = f"{layer}\n{layer / 'treadle' / 'aliases'}\n"
     if not path.exists() or path.read_text() != text:
-        draft = path.with_suffix(".new")
+        draft = path.with_name(f"_treadle-{uuid4().hex}.new")  # its own: several may attach at once
         draft.write_text(text)
         draft.replace(path)
