@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from treadle.model.deployment import ImageSpec, QueueConfig
@@ -201,6 +199,3 @@ class Credentials(msgspec.Struct, frozen=True):
     url: str
     workspace: str
     token: str
-
-
-JsonObject = dict[str, Any]
