@@ -30,9 +30,8 @@ def finished(deployment_id: str, ended_at: float) -> tuple[NewTask, Change]:
         running.id, 1, deployment_id, TaskStatus.COMPLETE, began, ended_at, began,
         attempts=1, started_at=began, ended_at=ended_at, container_id="seeded",
     )  # fmt: skip
-    attempt = Attempt(running.id, 1, "seeded", TaskStatus.RUNNING, began)
     ended = Attempt(running.id, 1, "seeded", TaskStatus.COMPLETE, began, ended_at)
-    return NewTask(running, PAYLOAD, attempt), Change(
+    return NewTask(running, PAYLOAD), Change(
         done, expected=TaskStatus.RUNNING, expected_attempts=1, attempt=ended, result=b"1"
     )  # fmt: skip
 

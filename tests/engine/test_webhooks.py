@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 from treadle.engine.signing import beam_signature, standard_secret
 from treadle.engine.webhooks import PER_HOST, Outcome, Webhooks, host_of
 from treadle.model.container import Workspace
-from treadle.model.task import Change, DeliveryStatus, NewTask, Task, TaskStatus
+from treadle.model.task import Attempt, Change, DeliveryStatus, NewTask, Task, TaskStatus
 from treadle.rules.delivery import SCHEDULE
 from treadle.store.sqlite import SqliteStore
 
@@ -46,15 +46,15 @@ def finish(
     workspace = store.workspace_by_name("default")
     assert workspace is not None
     task = Task(
-        id=task_id, workspace_id=workspace.id, deployment_id="d", status=TaskStatus.PENDING, created_at=at,
-        updated_at=at, due=at, callback_url=url,
+        id=task_id, workspace_id=workspace.id, deployment_id="d", status=TaskStatus.RUNNING, created_at=at,
+        updated_at=at, due=at, callback_url=url, attempts=1, started_at=at, container_id="c",
     )
     with store.transaction():
         store.insert_tasks([NewTask(task=task, payload=b"{}")])
         ended = msgspec.structs.replace(task, status=status, ended_at=at)
-        assert store.commit(
-            [Change(task=ended, expected=TaskStatus.PENDING, expected_attempts=0, result=result, notify=True)]
-        ) == [True]
+        attempt = Attempt(task_id, 1, "c", status, at, at)
+        change = Change(ended, TaskStatus.RUNNING, 1, attempt, result=result, notify=True)
+        assert store.commit([change]) == [True]
 
 
 @pytest.mark.parametrize("result", [b"null", b"0", b"false", b'""', b"[]", b"{}", b'{"width": 128}', b"1.50"])

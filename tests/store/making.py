@@ -37,8 +37,13 @@ def claimed(waiting: Task, at: float = NOW + 1, container_id: str = CONTAINER) -
     running = msgspec.structs.replace(
         waiting, status=TaskStatus.RUNNING, attempts=number, started_at=at, updated_at=at, container_id=container_id
     )
-    attempt = Attempt(waiting.id, number, container_id, TaskStatus.RUNNING, at)
-    return Change(running, waiting.status, waiting.attempts, attempt)
+    return Change(running, waiting.status, waiting.attempts)
+
+
+def attempt_of(running: Task) -> Attempt:
+    """The running attempt of a task."""
+    assert running.started_at is not None
+    return Attempt(running.id, running.attempts, running.container_id, TaskStatus.RUNNING, running.started_at)
 
 
 def ended(running: Task, status: TaskStatus, at: float = NOW + 2, **fields: object) -> Change:

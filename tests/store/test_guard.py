@@ -36,12 +36,11 @@ BATCHES = st.lists(st.tuples(st.lists(STEPS, max_size=6), st.booleans()), max_si
 
 
 def change_of(store: Store, step: Step) -> Change:
-    """A claim adds an attempt, leaving RUNNING ends it, the rest touches none."""
+    """A claim starts an attempt, leaving RUNNING ends it, the rest touches none."""
     status, attempts = step.expected
     number, attempt = attempts, None
     if step.after is TaskStatus.RUNNING and status is not TaskStatus.RUNNING:
         number += 1
-        attempt = Attempt(step.name, number, "c", TaskStatus.RUNNING, NOW)
     elif status is TaskStatus.RUNNING and step.after is not TaskStatus.RUNNING:
         attempt = Attempt(step.name, attempts, "c", TaskStatus.COMPLETE, NOW, NOW)
     after = msgspec.structs.replace(read(store, step.name), status=step.after, attempts=number)
@@ -63,7 +62,7 @@ def seen(store: Store) -> Memory:
     return {
         name: (
             (read(store, name).status, read(store, name).attempts),
-            {attempt.number: attempt.status for attempt in store.attempts(name)},
+            {attempt.number: attempt.status for attempt in store.attempts(name) if attempt.ended_at is not None},
         )
         for name in NAMES
     }

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from treadle.model.task import Task
+
 Undo = Callable[[], None]
 
 
@@ -236,10 +238,35 @@ class Journal:
         self._undo.clear()
 
 
+class Running:
+    """Rows of tasks that were claimed here and have not ended: what the store would answer if it were asked.
+
+    A row that is not here, or not any more, is read from the store; a change that was decided from a row that is
+    not true any more is refused there.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._tasks: dict[str, Task] = {}
+
+    def task(self, task_id: str) -> Task | None:
+        return self._tasks.get(task_id)
+
+    def note(self, task: Task) -> None:
+        """This task has been claimed; the row with its seq."""
+        self._tasks[task.id] = task
+        self._journal.note(lambda: self.forget(task.id))
+
+    def forget(self, task_id: str) -> None:
+        """It has ended, or waits again. A rollback need not bring it back."""
+        self._tasks.pop(task_id, None)
+
+
 class Hints:
-    """The journal and the two kinds of hints it guards."""
+    """The journal and the kinds of hints it guards."""
 
     def __init__(self) -> None:
         self.journal = Journal()
         self.counts = Counts(self.journal)
         self.slots = Slots(self.journal)
+        self.running = Running(self.journal)

@@ -129,7 +129,7 @@ class Queue:
             else:
                 claimed = self._claim(task, container_id, now)
                 self._send_work(claimed.task, submit.payload)
-                rows.append(NewTask(claimed.task, submit.payload, claimed.attempt))
+                rows.append(NewTask(claimed.task, submit.payload))
         waiting = len(submits) - len(taken)
         self._hints.counts.move(deployment.id, waiting=waiting, running=len(taken))
         if waiting:
@@ -152,8 +152,11 @@ class Queue:
         )
 
     def _insert(self, now: float, rows: Sequence[NewTask]) -> None:
-        self._store.insert_tasks(rows)
-        waiting = dict.fromkeys(new.task.deployment_id for new in rows if new.attempt is None)
+        first = self._store.insert_tasks(rows)
+        for seq, new in enumerate(rows, first):
+            if new.task.status is TaskStatus.RUNNING:
+                self._hints.running.note(msgspec.structs.replace(new.task, seq=seq))
+        waiting = dict.fromkeys(new.task.deployment_id for new in rows if new.task.status is TaskStatus.PENDING)
         # They waited in line though a child may be free: those ahead of them may all be delayed.
         self.dispatch(now, [d for d in waiting if self._hints.slots.room(d)])
 
@@ -188,6 +191,7 @@ class Queue:
         assert all(written), "only this thread claims"
         counts.move(deployment_id, waiting=-len(changes), running=len(changes))
         for change, (_, payload) in zip(changes, rows, strict=True):
+            self._hints.running.note(change.task)
             self._send_work(change.task, payload)
         if len(changes) < room:
             self._note_next_due(deployment_id)
@@ -245,7 +249,7 @@ class Queue:
 
     def running(self, ref: AttemptRef, container_id: str) -> Task | None:
         """The task, if this attempt of it is the one that runs in this container."""
-        task = self._store.task(ref.task_id)
+        task = self._hints.running.task(ref.task_id) or self._store.task(ref.task_id)
         if task is None or task.status is not TaskStatus.RUNNING:
             return None
         return task if task.attempts == ref.attempt and task.container_id == container_id else None
@@ -274,6 +278,7 @@ class Queue:
         written = [c for c, ok in zip(changes, self._store.commit(changes), strict=True) if ok]
         self._count(written, now)
         for change in written:
+            self._hints.running.forget(change.task.id)
             if change.notify:
                 self._outbox.add(TaskEnded(change.task.id))
                 if change.task.callback_url:

@@ -85,16 +85,15 @@ class Attempt(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, frozen=True):
     """A decision of `rules.lifecycle`, to be written only if the task is still `expected` with `attempts`.
 
-    `task` is the whole new row. `attempt` is the attempt row to insert (RUNNING) or to end; None where no attempt
-    is touched. `drop_attempt` deletes that row: it has not started. `result` is raw JSON. `notify` asks for the
-    webhook of a final state, written in the same transaction.
+    `task` is the whole new row; while it is RUNNING it speaks for its attempt too. `attempt` is the one that has
+    ended with this change, `result` the raw JSON it gave. `notify` asks for the webhook of a final state, written
+    in the same transaction.
     """
 
     task: Task
     expected: TaskStatus
     expected_attempts: int
     attempt: Attempt | None = None
-    drop_attempt: bool = False
     result: bytes | None = None
     notify: bool = False
 
@@ -102,12 +101,11 @@ class Change(msgspec.Struct, frozen=True):
 class NewTask(msgspec.Struct, frozen=True):
     """A task to insert with its payload (raw JSON `{"args": […], "kwargs": {…}}`).
 
-    When `attempt` is set the task is inserted already claimed (claim-on-insert).
+    It may be RUNNING already: claimed in the commit that accepts it.
     """
 
     task: Task
     payload: bytes
-    attempt: Attempt | None = None
 
 
 class TaskFilter(msgspec.Struct, frozen=True):

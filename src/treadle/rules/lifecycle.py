@@ -25,7 +25,7 @@ class Event(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One transition: the task's new status and what its running attempt ends as (None: no attempt has run)."""
+    """One transition: the task's new status and what its running attempt ends as (None: none ends)."""
 
     to: TaskStatus
     attempt: TaskStatus | None = None
@@ -34,8 +34,8 @@ class Row(msgspec.Struct, frozen=True):
 
 S = TaskStatus
 TABLE: dict[tuple[TaskStatus, Event], Row] = {
-    (S.PENDING, Event.CLAIM): Row(S.RUNNING, S.RUNNING, final=False),
-    (S.RETRY, Event.CLAIM): Row(S.RUNNING, S.RUNNING, final=False),
+    (S.PENDING, Event.CLAIM): Row(S.RUNNING, final=False),
+    (S.RETRY, Event.CLAIM): Row(S.RUNNING, final=False),
     (S.RUNNING, Event.RETURN): Row(S.PENDING, final=False),
     (S.RUNNING, Event.SUCCEED): Row(S.COMPLETE, S.COMPLETE),
     (S.RUNNING, Event.RETRY): Row(S.RETRY, S.FAILED, final=False),
@@ -88,11 +88,10 @@ def decide(
 
 
 def _claim(task: Task, now: float, container_id: str) -> Change:
-    number = task.attempts + 1
     after = msgspec.structs.replace(
-        task, status=S.RUNNING, updated_at=now, started_at=now, attempts=number, container_id=container_id
+        task, status=S.RUNNING, updated_at=now, started_at=now, attempts=task.attempts + 1, container_id=container_id
     )
-    return Change(after, task.status, task.attempts, Attempt(task.id, number, container_id, S.RUNNING, now))
+    return Change(after, task.status, task.attempts)
 
 
 def _return(task: Task, now: float) -> Change:
@@ -101,11 +100,10 @@ def _return(task: Task, now: float) -> Change:
     The number will be given again. That is safe: whoever held the attempt has said that it dropped it, and reports
     count only from the container that the task is in.
     """
-    dropped = Attempt(task.id, task.attempts, task.container_id, S.RUNNING, task.updated_at)
     after = msgspec.structs.replace(
         task, status=S.PENDING, updated_at=now, started_at=None, attempts=task.attempts - 1, container_id=""
     )
-    return Change(after, task.status, task.attempts, dropped, drop_attempt=True)
+    return Change(after, task.status, task.attempts)
 
 
 def after_failure(

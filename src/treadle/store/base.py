@@ -25,7 +25,7 @@ class Reader(Protocol):
         ...
 
     def attempts(self, task_id: str) -> list[Attempt]:
-        """All attempts, oldest first."""
+        """All attempts, oldest first; the last one is RUNNING where the task is."""
         ...
 
     def tasks(self, which: TaskFilter) -> list[Task]:
@@ -75,8 +75,8 @@ class Store(Reader, Protocol):
         ...
 
     # tasks
-    def insert_tasks(self, tasks: Sequence[NewTask]) -> None:
-        """Insert tasks, payloads and the attempts of those already claimed, in order; `seq` is given here."""
+    def insert_tasks(self, tasks: Sequence[NewTask]) -> int:
+        """Insert tasks with their payloads, in order. Answers the `seq` of the first; the others' follow it."""
         ...
 
     def waiting(self, deployment_id: str, now: float, limit: int) -> list[tuple[Task, bytes]]:
@@ -90,7 +90,7 @@ class Store(Reader, Protocol):
     def commit(self, changes: Sequence[Change]) -> list[bool]:
         """Write decisions; False where the task was not `expected` with `expected_attempts` any more.
 
-        With the task row go its attempt (inserted, ended or dropped), its result, and for `notify` a PENDING
+        With the task row go the attempt that has ended, its result, and for `notify` a PENDING
         delivery when the task has a callback_url (id "msg_" + task id, due now, i.e. task.updated_at).
         """
         ...

@@ -57,15 +57,11 @@ def to_attempt(row: Row) -> Attempt:
     return Attempt(row[0], row[1], row[2], TASK_STATUS[row[3]], row[4], row[5], _failure(row[6]))
 
 
-def of_attempt(attempt: Attempt, task_seq: int) -> Row:
+def of_attempt(attempt: Attempt, task_seq: int, result: bytes | None) -> Row:
     return (
         task_seq, attempt.number, attempt.container_id, attempt.status, attempt.started_at, attempt.ended_at,
-        failure_text(attempt.failure),
+        failure_text(attempt.failure), result,
     )  # fmt: skip
-
-
-def of_attempt_end(attempt: Attempt, task_seq: int) -> Row:
-    return (attempt.status, attempt.ended_at, failure_text(attempt.failure), task_seq, attempt.number)
 
 
 def to_output(row: Row) -> Output:

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from treadle.model.task import TaskFilter
+from treadle.model import task as words
+from treadle.model.task import TaskFilter, TaskStatus
 
 # transactions
 
@@ -21,6 +22,8 @@ _TASK = """task.id, task.workspace_id, task.deployment_id, task.status, task.cre
     task.seq, task.attempts, task.started_at, task.ended_at, task.expires_at, task.container_id, task.callback_url,
     task.failure"""
 _WAITING = "task.status IN ('PENDING', 'RETRY')"  # in these words, so that the partial indexes are used
+_RUNNING = "task.status = 'RUNNING'"
+_UNHAPPY = "task.status IN ('FAILED', 'CANCELLED', 'TIMEOUT', 'EXPIRED')"
 
 LAST_SEQ = "SELECT COALESCE(MAX(seq), 0) FROM task"
 SEQ = "SELECT seq FROM task WHERE id = ?"
@@ -30,12 +33,11 @@ INSERT_TASK = """INSERT INTO task (id, workspace_id, deployment_id, status, crea
 INSERT_PAYLOAD = "INSERT INTO payload (task_seq, body) VALUES (?, ?)"
 CHANGE_TASK = """UPDATE task SET status = ?, updated_at = ?, due = ?, attempts = ?, started_at = ?, ended_at = ?,
     expires_at = ?, container_id = ?, failure = ? WHERE seq = ? AND id = ? AND status = ? AND attempts = ?"""
-PUT_RESULT = """INSERT INTO result (task_seq, body) VALUES (?, ?)
-    ON CONFLICT (task_seq) DO UPDATE SET body = excluded.body"""
 
 TASK = f"SELECT {_TASK} FROM task WHERE task.id = ?"
 PAYLOAD = "SELECT payload.body FROM payload JOIN task ON task.seq = payload.task_seq WHERE task.id = ?"
-RESULT = """SELECT result.body FROM result JOIN task ON task.seq = result.task_seq
+RESULT = """SELECT attempt.result FROM task
+    JOIN attempt ON attempt.task_seq = task.seq AND attempt.number = task.attempts
     WHERE task.id = ? AND task.status = 'COMPLETE'"""
 WAITING = f"""SELECT {_TASK}, payload.body FROM task JOIN payload ON payload.task_seq = task.seq
     WHERE {_WAITING} AND task.deployment_id = ? AND task.due <= ? AND (task.expires_at IS NULL OR task.expires_at > ?)
@@ -45,8 +47,8 @@ RUNNING_IN = f"SELECT {_TASK} FROM task WHERE task.status = 'RUNNING' AND task.c
 EXPIRED = f"""SELECT {_TASK} FROM task WHERE {_WAITING} AND task.expires_at <= ?
     ORDER BY task.expires_at LIMIT ?"""
 COUNT_WAITING = f"SELECT task.deployment_id, COUNT(*) FROM task WHERE {_WAITING} GROUP BY task.deployment_id"
-COUNT_RUNNING = """SELECT task.deployment_id, COUNT(*) FROM task WHERE task.status = 'RUNNING'
-    GROUP BY task.container_id, task.deployment_id"""  # by container too: the order of the partial index
+COUNT_RUNNING = """SELECT task.deployment_id, COUNT(*) FROM task INDEXED BY task_running WHERE task.status = 'RUNNING'
+    GROUP BY task.deployment_id"""
 
 ENDED = """SELECT seq, id, created_at, ended_at IS NOT NULL AND ended_at < ? AND NOT EXISTS (
     SELECT 1 FROM delivery WHERE delivery.task_id = task.id AND delivery.status = 'PENDING')
@@ -55,20 +57,19 @@ FORGET_TASK = (
     "DELETE FROM delivery WHERE task_id = (SELECT id FROM task WHERE seq = ?)",
     "DELETE FROM output WHERE task_id = (SELECT id FROM task WHERE seq = ?)",
     "DELETE FROM payload WHERE task_seq = ?",
-    "DELETE FROM result WHERE task_seq = ?",
     "DELETE FROM attempt WHERE task_seq = ?",
     "DELETE FROM task WHERE seq = ?",
 )
 
 # attempts
 
-INSERT_ATTEMPT = """INSERT INTO attempt (task_seq, number, container_id, status, started_at, ended_at, failure)
-    VALUES (?, ?, ?, ?, ?, ?, ?)"""
-END_ATTEMPT = "UPDATE attempt SET status = ?, ended_at = ?, failure = ? WHERE task_seq = ? AND number = ?"
-DROP_ATTEMPT = "DELETE FROM attempt WHERE task_seq = ? AND number = ?"
+INSERT_ATTEMPT = """INSERT INTO attempt (task_seq, number, container_id, status, started_at, ended_at, failure,
+    result) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 ATTEMPTS = """SELECT task.id, attempt.number, attempt.container_id, attempt.status, attempt.started_at,
-    attempt.ended_at, attempt.failure FROM attempt JOIN task ON task.seq = attempt.task_seq
-    WHERE task.id = ? ORDER BY attempt.number"""
+    attempt.ended_at, attempt.failure FROM attempt JOIN task ON task.seq = attempt.task_seq WHERE task.id = ?1
+    UNION ALL SELECT task.id, task.attempts, task.container_id, task.status, task.started_at, NULL, NULL
+    FROM task WHERE task.id = ?1 AND task.status = 'RUNNING'
+    ORDER BY 2"""
 
 # outputs
 
@@ -174,11 +175,24 @@ def list_tasks(which: TaskFilter) -> tuple[str, tuple[str | int | float, ...]]:
         if members:
             where.append(f"{fragment} ({_marks(members)})")
             bound.extend(members)
+    where += _by_index(frozenset(which.statuses))
     if which.names:
         where.append(f"{names_in} ({_marks(which.names)}))")
         bound.extend((which.workspace_id, *which.names))
     bound.append(which.limit)
     return f"SELECT {_TASK} FROM task WHERE {' AND '.join(where)} ORDER BY task.seq DESC LIMIT ?", tuple(bound)
+
+
+def _by_index(statuses: frozenset[TaskStatus]) -> list[str]:
+    """What leads to few rows by a partial index, where the order of the list would lead through all."""
+    if not statuses:
+        return []
+    if statuses <= words.FINAL - {TaskStatus.COMPLETE}:
+        return [_UNHAPPY]
+    if statuses <= words.WAITING | {TaskStatus.RUNNING}:
+        waiting, running = (f"SELECT seq FROM task WHERE {which}" for which in (_WAITING, _RUNNING))
+        return [f"task.seq IN ({waiting} UNION ALL {running})"]
+    return []
 
 
 def _marks(members: tuple[str, ...]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import msgspec
 from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image
 from treadle.model.errors import Conflict, TreadleError
-from treadle.model.task import Attempt, Change, Delivery, NewTask, Output, Task, TaskStatus
+from treadle.model.task import Change, Delivery, NewTask, Output, Task
 from treadle.store import rows, sql
 from treadle.store.reader import BUSY_MILLISECONDS, CACHED_STATEMENTS, SqliteReader
 from treadle.store.schema import migrate
@@ -100,14 +99,12 @@ class SqliteStore(SqliteReader):
 
     # tasks
 
-    def insert_tasks(self, tasks: Sequence[NewTask]) -> None:
-        numbered = list(enumerate(tasks, self._last_seq + 1))
-        self._last_seq += len(numbered)  # a rollback leaves a gap, which harms nobody
-        self._write(sql.INSERT_TASK, [rows.of_task(new.task, seq) for seq, new in numbered])
-        self._write(sql.INSERT_PAYLOAD, [(seq, new.payload) for seq, new in numbered])
-        claimed = [rows.of_attempt(new.attempt, seq) for seq, new in numbered if new.attempt is not None]
-        if claimed:
-            self._write(sql.INSERT_ATTEMPT, claimed)
+    def insert_tasks(self, tasks: Sequence[NewTask]) -> int:
+        first = self._last_seq + 1
+        self._last_seq += len(tasks)  # a rollback leaves a gap, which harms nobody
+        self._write(sql.INSERT_TASK, [rows.of_task(new.task, seq) for seq, new in enumerate(tasks, first)])
+        self._write(sql.INSERT_PAYLOAD, [(seq, new.payload) for seq, new in enumerate(tasks, first)])
+        return first
 
     def waiting(self, deployment_id: str, now: float, limit: int) -> list[tuple[Task, bytes]]:
         return self._all(_with_payload, sql.WAITING, deployment_id, now, now, limit)
@@ -120,28 +117,27 @@ class SqliteStore(SqliteReader):
         self._check_transaction()
         execute, changes_made = self._cursor.execute, self._connection.changes
         written: list[bool] = []
-        also = _AlsoWritten()
+        attempts: list[rows.Row] = []
+        deliveries: list[rows.Row] = []
         for change in changes:
-            seq = change.task.seq or self._seq(change.task.id)
+            task = change.task
+            seq = task.seq or self._seq(task.id)
             execute(sql.CHANGE_TASK, rows.of_change(change, seq))
             written.append(changes_made() == 1)
-            if written[-1]:
-                if seq in also.touched:  # its second change here must find the first one's rows
-                    self._write_also(also)
-                    also = _AlsoWritten()
-                also.add(change, seq)
-        self._write_also(also)
+            if written[-1] and change.attempt is not None:
+                attempts.append(rows.of_attempt(change.attempt, seq, change.result))
+            if written[-1] and change.notify and task.callback_url:
+                deliveries.append(rows.first_delivery(task, task.callback_url))
+        if attempts:
+            self._write(sql.INSERT_ATTEMPT, attempts)
+        if deliveries:
+            self._write(sql.INSERT_DELIVERY, deliveries)
         return written
 
     def _seq(self, task_id: str) -> int:
         """For a task that its caller has not read back since it was inserted; 0, which no task has, if unknown."""
         seq: int | None = self._value(sql.SEQ, task_id)
         return seq or 0
-
-    def _write_also(self, also: _AlsoWritten) -> None:
-        for statement, bound in also.groups:
-            if bound:
-                self._write(statement, bound)
 
     def running_in(self, container_id: str) -> list[Task]:
         return self._all(rows.to_task, sql.RUNNING_IN, container_id)
@@ -161,10 +157,8 @@ class SqliteStore(SqliteReader):
 
     def unfinished(self) -> dict[str, tuple[int, int]]:
         waiting = dict(self._all(_pair, sql.COUNT_WAITING))
-        running: Counter[str] = Counter()
-        for deployment_id, count in self._all(_pair, sql.COUNT_RUNNING):
-            running[deployment_id] += count
-        return {key: (waiting.get(key, 0), running[key]) for key in waiting.keys() | running.keys()}
+        running = dict(self._all(_pair, sql.COUNT_RUNNING))
+        return {key: (waiting.get(key, 0), running.get(key, 0)) for key in waiting.keys() | running.keys()}
 
     # deployments, images, sources
 
@@ -217,42 +211,6 @@ class SqliteStore(SqliteReader):
 
     def insert_token(self, token: Token) -> None:
         self._write(sql.INSERT_TOKEN, [rows.of_token(token)])
-
-
-class _AlsoWritten:
-    """What goes with the task rows of a commit, grouped by statement; each task at most once in a group."""
-
-    def __init__(self) -> None:
-        self.touched: set[int] = set()
-        self.begun: list[rows.Row] = []
-        self.ended: list[rows.Row] = []
-        self.dropped: list[rows.Row] = []
-        self.results: list[rows.Row] = []
-        self.deliveries: list[rows.Row] = []
-        self.groups = (
-            (sql.INSERT_ATTEMPT, self.begun),
-            (sql.END_ATTEMPT, self.ended),
-            (sql.DROP_ATTEMPT, self.dropped),
-            (sql.PUT_RESULT, self.results),
-            (sql.INSERT_DELIVERY, self.deliveries),
-        )
-
-    def add(self, change: Change, seq: int) -> None:
-        self.touched.add(seq)
-        if change.attempt is not None:
-            self._add_attempt(change.attempt, change.drop_attempt, seq)
-        if change.result is not None:
-            self.results.append((seq, change.result))
-        if change.notify and change.task.callback_url:
-            self.deliveries.append(rows.first_delivery(change.task, change.task.callback_url))
-
-    def _add_attempt(self, attempt: Attempt, dropped: bool, seq: int) -> None:
-        if dropped:
-            self.dropped.append((seq, attempt.number))
-        elif attempt.status is TaskStatus.RUNNING:
-            self.begun.append(rows.of_attempt(attempt, seq))
-        else:
-            self.ended.append(rows.of_attempt_end(attempt, seq))
 
 
 def _configure(connection: apsw.Connection) -> None:
