@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import BinaryIO, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 import msgspec
 
+from treadle.connection import Answer, Connection
 from treadle.model import api
 from treadle.model.deployment import ImageSpec
 from treadle.model.errors import BY_CODE, InvalidInput, TreadleError, Unreachable
@@ -21,37 +21,42 @@ from treadle.model.errors import BY_CODE, InvalidInput, TreadleError, Unreachabl
 T = TypeVar("T")
 Body = bytes | BinaryIO
 IDLE_SECONDS = 4.0  # servers close a connection that was idle for 5 s or more; do not race them
-BLOCK = 256 * 1024
 MAX_WAIT = 60
+BUILD_SECONDS = 3600.0  # without a line from a build
+JSON = "application/json"
+ZIP = "application/zip"
+BYTES = "application/octet-stream"
+DEFAULT_PORT = {"http": 80, "https": 443}
+VISIBLE = re.compile(r"[!-~]*")  # ASCII without spaces: what a request's head may hold
 
 
 class Client:
     """Talks to one server with one token. May be shared by threads and survives a fork."""
 
     def __init__(self, url: str, token: str = "", timeout: float = 30.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidInput(f"{url!r} is not the URL of a server.", "Give it as http://HOST:PORT (TREADLE_URL).")
+        parts, port = _parts(url)
+        if not VISIBLE.fullmatch(token):
+            raise InvalidInput("The token holds a space, or a character that no token has.", "Check TREADLE_TOKEN.")
         self.url = url.rstrip("/")
         self._prefix = parts.path.rstrip("/")
         self._timeout = timeout
-        self._kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._address = (parts.hostname, parts.port)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._tls = parts.scheme == "https"
+        self._address = (parts.hostname or "", port)
+        self._headers = f"Host: {parts.netloc.rpartition('@')[2]}\r\nAccept-Encoding: identity\r\n"
+        if token:
+            self._headers += f"Authorization: Bearer {token}\r\n"
         self._kept = threading.local()
 
     # tasks
 
     def enqueue(self, queue: str, payload: bytes) -> str:
         """Submit a task to `NAME`, `NAME/latest`, `NAME/v2`, `id/ID` or `public/ID`; returns its id."""
-        headers = {"Content-Type": "application/json"}
-        data = self._call("POST", f"/taskqueue/{quote(queue)}", payload, headers=headers, repeatable=False)
+        data = self._call("POST", f"/taskqueue/{quote(queue)}", payload, kind=JSON, repeatable=False)
         return _decode(data, api.Accepted).task_id
 
     def enqueue_many(self, queue: str, payloads: bytes) -> list[str]:
         """Submit a JSON array of payloads in one request, all of them or none; returns the ids in order."""
-        headers = {"Content-Type": "application/json"}
-        data = self._call("POST", f"/taskqueue/{quote(queue)}/batch", payloads, headers=headers, repeatable=False)
+        data = self._call("POST", f"/taskqueue/{quote(queue)}/batch", payloads, kind=JSON, repeatable=False)
         return _decode(data, api.AcceptedMany).task_ids
 
     def task(self, task_id: str, wait: float = 0) -> api.TaskView:
@@ -59,13 +64,13 @@ class Client:
         wait = max(0, min(wait, MAX_WAIT))
         query = f"?wait={wait:g}" if wait else ""
         path = f"/v2/task/{quote(task_id, safe='')}/{query}"
-        return _decode(self._call("GET", path, timeout=self._timeout + wait), api.TaskView)
+        return _decode(self._call("GET", path, wait=wait), api.TaskView)
 
     def result(self, task_id: str, wait: float = 0) -> api.ResultView:
         """A task's status and result, after at most `wait` seconds (60 at most) as soon as it is final."""
         wait = max(0, min(wait, MAX_WAIT))
         path = f"/v2/task/{quote(task_id, safe='')}/result?wait={wait:g}"
-        return _decode(self._call("GET", path, timeout=self._timeout + wait), api.ResultView)
+        return _decode(self._call("GET", path, wait=wait), api.ResultView)
 
     def tasks(
         self,
@@ -93,28 +98,30 @@ class Client:
     def build_image(self, spec: ImageSpec) -> Iterator[api.BuildEvent]:
         """Build an image; yields each line as it comes. The last event has `image_id` or `error`."""
         body = msgspec.json.encode(api.BuildRequest(spec))
-        connection, response = self._open("POST", "/v2/images", body, timeout=3600.0)
-        with contextlib.closing(response), self._telling("the build"):
-            for line in response:
+        answer = self._open("POST", "/v2/images", body, wait=BUILD_SECONDS)
+        with self._to_the_end(answer, "the build"):
+            for line in answer.lines():
                 if line.strip():
                     yield _decode(line, api.BuildEvent)
-        self._keep(connection, response)
 
     def has_source(self, source_id: str) -> bool:
         """Whether the server holds the packed source with this sha256."""
-        return self._status("HEAD", f"/v2/sources/{source_id}") == 200
+        answer = self._exchange("HEAD", f"/v2/sources/{quote(source_id, safe='')}")
+        self._read(answer)
+        if answer.status not in (200, 404):
+            raise _error(answer.status, b"")
+        return answer.status == 200
 
     def put_source(self, source_id: str, file: BinaryIO) -> None:
         """Upload packed source from a file, streamed."""
-        self._call("PUT", f"/v2/sources/{source_id}", file, headers={"Content-Type": "application/zip"})
+        self._call("PUT", f"/v2/sources/{quote(source_id, safe='')}", file, kind=ZIP)
 
     def get_source(self, source_id: str, file: BinaryIO) -> None:
         """Download packed source into a file, streamed."""
-        connection, response = self._open("GET", f"/v2/sources/{source_id}")
-        with self._telling("the download"):
-            while block := response.read(BLOCK):
+        answer = self._open("GET", f"/v2/sources/{quote(source_id, safe='')}")
+        with self._to_the_end(answer, "the download"):
+            for block in answer.blocks():
                 file.write(block)
-        self._keep(connection, response)
 
     def deploy(self, request: api.DeployRequest) -> api.Deployed:
         """Make a new version of a name, or find or make the draft when the name is empty."""
@@ -126,8 +133,7 @@ class Client:
     def save_output(self, task_id: str, attempt: int, name: str, file: BinaryIO) -> api.OutputSaved:
         """Upload a file as an output of a running attempt, streamed."""
         query = urlencode({"task_id": task_id, "attempt": attempt, "name": name})
-        headers = {"Content-Type": "application/octet-stream"}
-        return _decode(self._call("PUT", f"/v2/outputs?{query}", file, headers=headers), api.OutputSaved)
+        return _decode(self._call("PUT", f"/v2/outputs?{query}", file, kind=BYTES), api.OutputSaved)
 
     def output_url(self, output_id: str, expires: int = 3600) -> str:
         """A signed URL of an output that works for `expires` seconds."""
@@ -149,126 +155,117 @@ class Client:
     # the wire
 
     def _call(
-        self,
-        method: str,
-        path: str,
-        body: Body = b"",
-        *,
-        headers: dict[str, str] | None = None,
-        timeout: float | None = None,
-        repeatable: bool = True,
+        self, method: str, path: str, body: Body = b"", *, kind: str = "", wait: float = 0, repeatable: bool = True
     ) -> bytes:
-        connection, response = self._open(method, path, body, headers=headers, timeout=timeout, repeatable=repeatable)
-        with self._telling("the answer"):
-            data = response.read()
-        self._keep(connection, response)
-        return data
-
-    def _status(self, method: str, path: str) -> int:
-        """200 or 404; any other status is an error."""
-        connection, response = self._exchange(method, path, b"", {}, self._timeout, repeatable=True)
-        response.read()
-        self._keep(connection, response)
-        if response.status not in (200, 404):
-            raise _error(response.status, b"")
-        return response.status
+        """The body of the answer to a request; an answer that is an error is raised."""
+        return self._read(self._open(method, path, body, kind=kind, wait=wait, repeatable=repeatable))
 
     def _open(
-        self,
-        method: str,
-        path: str,
-        body: Body = b"",
-        *,
-        headers: dict[str, str] | None = None,
-        timeout: float | None = None,
-        repeatable: bool = True,
-    ) -> tuple[HTTPConnection, HTTPResponse]:
+        self, method: str, path: str, body: Body = b"", *, kind: str = "", wait: float = 0, repeatable: bool = True
+    ) -> Answer:
         """Send a request and return its answer, unread; an answer that is an error is raised."""
-        connection, response = self._exchange(
-            method, path, body, headers or {}, self._timeout if timeout is None else timeout, repeatable=repeatable
-        )
-        if response.status >= 400:
-            with self._telling("the answer"):
-                data = response.read()
-            self._keep(connection, response)
-            raise _error(response.status, data)
-        return connection, response
+        answer = self._exchange(method, path, body, kind=kind, wait=wait, repeatable=repeatable)
+        if answer.status >= 400:
+            raise _error(answer.status, self._read(answer))
+        return answer
 
     def _exchange(
-        self, method: str, path: str, body: Body, headers: dict[str, str], timeout: float, *, repeatable: bool
-    ) -> tuple[HTTPConnection, HTTPResponse]:
+        self, method: str, path: str, body: Body = b"", *, kind: str = "", wait: float = 0, repeatable: bool = True
+    ) -> Answer:
         """Send on the kept connection if there is one, and once more on a new one if that had been closed meanwhile.
 
         A request that must not be done twice is sent again only if it did not go out whole.
         """
-        headers = self._headers | headers
-        if not isinstance(body, bytes):
-            headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
+        size = len(body) if isinstance(body, bytes) else os.fstat(body.fileno()).st_size
+        head = self._head(method, path, kind, size)
+        timeout = self._timeout + wait
         while True:
-            connection, reused = self._connection(timeout)
-            whole = False
+            kept = self._take_kept(timeout)
+            connection, whole = kept or self._connect(timeout), False
             try:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # there may be an early answer
-                    connection.request(method, self._prefix + path, body or None, headers)
+                    connection.send(head, body, size)
                     whole = True
-                return connection, connection.getresponse()
-            except (HTTPException, OSError) as error:
+                return connection.answer(to_head=method == "HEAD")
+            except OSError as error:
                 connection.close()
-                if not reused or isinstance(error, TimeoutError) or (whole and not repeatable):
-                    raise self._unreachable(error, timeout, accepted=whole and not repeatable) from None
+                if not kept or isinstance(error, TimeoutError) or (whole and not repeatable):
+                    raise self._unanswered(error, timeout, accepted=whole and not repeatable) from None
             except BaseException:
                 connection.close()
                 raise
             if not isinstance(body, bytes):
                 body.seek(0)
 
-    def _connection(self, timeout: float) -> tuple[HTTPConnection, bool]:
-        """This thread's kept connection if it is still good, else a new one; and whether it was used before."""
-        kept: tuple[int, float, HTTPConnection] | None = getattr(self._kept, "one", None)
-        self._kept.one = None
-        if kept is not None:
-            pid, since, connection = kept
-            if pid == os.getpid() and time.monotonic() - since < IDLE_SECONDS and not _closed(connection):
-                connection.sock.settimeout(timeout)
-                return connection, True
-            connection.close()
-        host, port = self._address
-        return self._kind(host, port, timeout=timeout, blocksize=BLOCK), False
+    def _head(self, method: str, path: str, kind: str, size: int) -> bytes:
+        content = f"Content-Type: {kind}\r\n" if kind else ""
+        if size or method in ("POST", "PUT"):
+            content += f"Content-Length: {size}\r\n"
+        return f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._headers}{content}\r\n".encode("ascii")
 
-    def _keep(self, connection: HTTPConnection, response: HTTPResponse) -> None:
-        """Keep the connection of an answer that was read to its end for the thread's next request."""
-        if response.isclosed() and not response.will_close:
-            self._kept.one = (os.getpid(), time.monotonic(), connection)
-        else:
-            connection.close()
+    def _connect(self, timeout: float) -> Connection:
+        try:
+            return Connection(*self._address, tls=self._tls, timeout=timeout)
+        except OSError as error:
+            raise self._unanswered(error, timeout, accepted=False) from None
+
+    def _take_kept(self, timeout: float) -> Connection | None:
+        """This thread's kept connection if it is still good."""
+        kept: tuple[int, float, Connection] | None = getattr(self._kept, "one", None)
+        if kept is None:
+            return None
+        self._kept.one = None
+        pid, since, connection = kept
+        if pid == os.getpid() and time.monotonic() - since < IDLE_SECONDS and connection.is_quiet():
+            connection.wait_at_most(timeout)
+            return connection
+        connection.close()
+        return None
+
+    def _read(self, answer: Answer) -> bytes:
+        with self._to_the_end(answer, "the answer"):
+            return answer.read()
 
     @contextlib.contextmanager
-    def _telling(self, what: str) -> Iterator[None]:
+    def _to_the_end(self, answer: Answer, what: str) -> Iterator[None]:
+        """Keep the connection of an answer that is read to its end for the thread's next request."""
         try:
             yield
-        except (HTTPException, OSError):
-            raise Unreachable(f"{self.url} went away in the middle of {what}.", "Try again.") from None
+        except OSError as error:
+            raise Unreachable(
+                f"{self.url} went away in the middle of {what} ({_reason(error)}).", "Try again."
+            ) from None
+        finally:
+            if answer.leaves_open:
+                self._kept.one = (os.getpid(), time.monotonic(), answer.connection)
+            else:
+                answer.connection.close()
 
-    def _unreachable(self, error: Exception, timeout: float, *, accepted: bool) -> Unreachable:
-        if isinstance(error, TimeoutError):
-            return Unreachable(f"{self.url} did not answer within {timeout:g} s.", "Is the server busy or stopped?")
+    def _unanswered(self, error: OSError, timeout: float, *, accepted: bool) -> Unreachable:
+        late = isinstance(error, TimeoutError)
         if accepted:
-            return Unreachable(
-                f"{self.url} closed the connection before it answered.",
-                "What was sent may have been accepted: look at `treadle task list` before sending it again.",
-            )
-        reason = str(error.strerror or error) if isinstance(error, OSError) else str(error)
+            what = f"did not answer within {timeout:g} s" if late else "closed the connection before it answered"
+            advice = "What was sent may have been accepted: look at `treadle task list` before sending it again."
+            return Unreachable(f"{self.url} {what}.", advice)
+        if late:
+            return Unreachable(f"{self.url} did not answer within {timeout:g} s.", "Is the server busy or stopped?")
         advice = "Start a server with `treadle up`, or set TREADLE_URL to one that runs."
-        return Unreachable(f"No server answers at {self.url} ({reason.lower()}).", advice)
+        return Unreachable(f"No server answers at {self.url} ({_reason(error)}).", advice)
 
 
-def _closed(connection: HTTPConnection) -> bool:
-    """Whether the other side has closed an idle connection (or says something unasked, which is as bad)."""
-    if connection.sock is None:
-        return True
-    poll = select.poll()
-    poll.register(connection.sock, select.POLLIN)
-    return bool(poll.poll(0))
+def _parts(url: str) -> tuple[SplitResult, int]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port if parts.port is not None else DEFAULT_PORT[parts.scheme]
+        if parts.hostname and VISIBLE.fullmatch(url):
+            return parts, port
+    except (ValueError, KeyError):  # of a port or an IPv6 address that is none, of another scheme
+        pass
+    raise InvalidInput(f"{url!r} is not the URL of a server.", "Give it as http://HOST:PORT (TREADLE_URL).")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror.lower() if error.strerror else str(error)
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -127,7 +127,25 @@ def test_a_server_that_does_not_answer_is_given_up() -> None:
             client.health()
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:1994", "ftp://host", "http://"])
+def test_an_enqueue_that_nobody_answers_in_time_may_have_been_accepted() -> None:
+    """A submit that went out whole is not repeated, and the error says what to look at."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.05)
+        with pytest.raises(Unreachable, match=r"within 0\.05 s.*may have been accepted.*treadle task list"):
+            client.enqueue("thumbs", b"{}")
+
+
+@pytest.mark.parametrize("token", ["two words", "line\r\nX-Role: admin", "schlüssel"])
+def test_a_token_that_is_none_is_refused(token: str) -> None:
+    """Nothing in a token can end its header."""
+    with pytest.raises(InvalidInput, match="TREADLE_TOKEN"):
+        Client("http://127.0.0.1:1994", token)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:1994", "ftp://host", "http://", "http://a:b", "http://h:99999", "http://a b", "http://[::1"],
+)
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     """The client wants an http(s) URL with a host."""
     with pytest.raises(InvalidInput, match="TREADLE_URL"):

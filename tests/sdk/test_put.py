@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -201,6 +202,26 @@ def test_a_table_has_columns() -> None:
     said = StringIO()
     Console(said).table(("ID", "STATUS"), [("1", "OK"), ("long", "")])
     assert said.getvalue() == "ID    STATUS\n1     OK\nlong\n"
+
+
+@pytest.mark.parametrize(
+    ("environ", "shown"),
+    [
+        ({}, "\x1b[1;36m=> \x1b[0m\x1b[1mImage ready\x1b[0m\r\n"),
+        ({"NO_COLOR": "1"}, "=> Image ready\r\n"),
+        ({"TERM": "dumb"}, "=> Image ready\r\n"),
+    ],
+)
+def test_lines_have_colours_where_a_terminal_may_show_them(
+    environ: dict[str, str], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal gets styles, unless NO_COLOR or its kind forbids them; a pipe never does."""
+    for name, value in ({"NO_COLOR": "", "TERM": "xterm"} | environ).items():
+        monkeypatch.setenv(name, value)
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        Console(terminal).step("Image ready")
+        assert screen.read(1000).decode() == shown
 
 
 def test_a_config_survives_the_wire(configured: Peer, load_app: Callable[[], ModuleType]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 
@@ -15,15 +16,15 @@ class Console:
 
     def step(self, text: str) -> None:
         """A step that begins or has ended: `=> Syncing files`."""
-        self._write("=> ", text, "bold cyan", "bold")
+        self._write("=> ", text, "1;36", "1")
 
     def detail(self, text: str) -> None:
         """A line that belongs to the step before, such as one of a build's log."""
-        self._write("   ", text, "", "dim")
+        self._write("   ", text, "", "2")
 
     def warn(self, text: str) -> None:
         """Something that may not be as the user expects."""
-        self._write("! ", text, "bold yellow", "")
+        self._write("! ", text, "1;33", "")
 
     def say(self, text: str) -> None:
         """A plain line, never wrapped or coloured, so that it can be copied."""
@@ -40,13 +41,15 @@ class Console:
         return self._stream or sys.stdout
 
     def _write(self, mark: str, text: str, mark_style: str, style: str) -> None:
-        if not self._out.isatty():
-            self.say(f"{mark}{text}")
-            return
-        from rich.console import Console as Rich  # noqa: PLC0415 - costs 50 ms and only a terminal needs it
-        from rich.text import Text  # noqa: PLC0415
+        """A line whose parts have these styles on a terminal (numbers of ECMA-48's SGR; `put` prints one a task)."""
+        if self._out.isatty() and _coloured(os.environ):
+            mark, text = (f"\x1b[{numbers}m{part}\x1b[0m" for numbers, part in ((mark_style, mark), (style, text)))
+        self.say(f"{mark}{text}")
 
-        Rich(file=self._out, soft_wrap=True).print(Text.assemble((mark, mark_style), (text, style)))
+
+def _coloured(environ: Mapping[str, str]) -> bool:
+    """What https://no-color.org and dumb terminals ask for."""
+    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def amount(size: int) -> str:

@@ -37,6 +37,8 @@ class TaskFailed(TreadleError):
 class TaskHandle:
     """A task that was accepted. Every method asks the server; nothing here goes stale."""
 
+    __slots__ = ("_client", "id")
+
     def __init__(self, id: str, client: Client) -> None:  # noqa: A002 - Beam's name
         self.id = id
         self._client = client

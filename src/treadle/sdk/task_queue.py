@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # what only `.put()` and `.deploy()` need is loaded by them: 
     from treadle.sdk.prepare import Prepared
 
 MANY = 1000  # tasks a request of `put_many`
+_to_json = json.JSONEncoder(allow_nan=False).encode
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -136,7 +137,7 @@ class TaskQueue(Generic[P, R]):
 
     def _encode(self, payload: Any) -> bytes:
         try:
-            return json.dumps(payload, allow_nan=False).encode()
+            return _to_json(payload).encode()
         except (TypeError, ValueError) as error:
             raise TypeError(f"The arguments of {self.func.__name__}.put() must be JSON: {error}.") from None
 
