@@ -152,6 +152,30 @@ class Client:
         """Whether the server is there, and which version it is; needs no token."""
         return _decode(self._call("GET", "/health"), api.Health)
 
+    # secrets
+
+    def create_secret(self, name: str, value: str) -> api.SecretView:
+        """Keep a new secret."""
+        body = msgspec.json.encode(api.NewSecret(name, value))
+        return _decode(self._call("POST", "/v2/secrets", body, repeatable=False), api.SecretView)
+
+    def modify_secret(self, name: str, value: str) -> api.SecretView:
+        """Give a secret a new value."""
+        body = msgspec.json.encode(api.NewValue(value))
+        return _decode(self._call("PATCH", f"/v2/secrets/{quote(name, safe='')}", body), api.SecretView)
+
+    def secrets(self) -> list[api.SecretView]:
+        """All secrets by name, without their values."""
+        return _decode(self._call("GET", "/v2/secrets"), list[api.SecretView])
+
+    def secret(self, name: str) -> api.SecretShown:
+        """A secret with its value."""
+        return _decode(self._call("GET", f"/v2/secrets/{quote(name, safe='')}"), api.SecretShown)
+
+    def delete_secret(self, name: str, *, force: bool = False) -> None:
+        """Forget a secret; with `force` also one that deployments use."""
+        self._call("DELETE", f"/v2/secrets/{quote(name, safe='')}{'?force=true' if force else ''}")
+
     # the wire
 
     def _call(

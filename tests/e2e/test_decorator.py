@@ -153,6 +153,6 @@ def test_deploying_a_wrong_value_names_the_line(place: Place) -> None:
 
 def test_what_is_not_built_yet_is_refused_and_never_ignored(place: Place) -> None:
     """A parameter that would have no effect is an error that says so."""
-    place.app('from treadle import task_queue\n\n@task_queue(secrets=["KEY"])\ndef handler(): pass\n', "later.py")
+    place.app('from treadle import task_queue\n\n@task_queue(disks=["d"])\ndef handler(): pass\n', "later.py")
     done = place.cli("deploy", "later.py:handler", "--name", "later")
-    assert done.returncode != 0 and "secrets" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode != 0 and "disks" in done.stderr and done.stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -70,8 +71,9 @@ class Desk:
             jitter=lambda: self.chance,
             secret=lambda: f"secret-{next(self._numbers)}",
             suffix=lambda: f"{next(self._numbers):08x}",
+            random=lambda size: hashlib.shake_128(b"%d" % next(self._numbers)).digest(size),
         )
-        self.engine: Engine = assemble(self.store, self.workspace, chance, self._report)
+        self.engine: Engine = assemble(self.store, self.path.parent, self.workspace, chance, self._report)
 
     def crash(self) -> None:
         """The server dies and starts again."""

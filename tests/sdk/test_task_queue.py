@@ -107,6 +107,7 @@ def test_without_options_the_definition_has_the_defaults() -> None:
             {"task_policy": TaskPolicy(retry_delay=0, retry_delay_max=5.5)},
             {"retry_delay": 0, "retry_delay_max": 5.5},
         ),
+        ({"secrets": ["B", "A", "B"]}, {"secrets": ("B", "A")}),
         # what is not available may be given at its default
         ({"volumes": [], "secrets": [], "pool": None, "allow_marketplace": False}, {}),
     ],
@@ -148,6 +149,9 @@ def test_options_become_the_definition(options: dict[str, Any], expected: dict[s
         ({"env": ["A=b"]}, ["env=['A=b']", "a dict"]),
         ({"env": {"A": 1}}, ["env['A']=1", "a string"]),
         ({"env": {"1A": "x"}}, ["env='1A'"]),
+        ({"secrets": "KEY"}, ["secrets='KEY'", "a list of names"]),
+        ({"secrets": [5]}, ["secrets=[5]", "a list of names"]),
+        ({"secrets": ["MY-KEY"]}, ["secrets='MY-KEY'", "letters, digits"]),
         ({"name": "two words"}, ["name='two words'", "letters, digits"]),
         ({"name": "latest"}, ["name='latest'"]),
         ({"authorized": "no"}, ["authorized='no'", "True or False"]),
@@ -164,7 +168,7 @@ def test_options_become_the_definition(options: dict[str, Any], expected: dict[s
         ({"app": 5}, ["app=5", "a str"]),
         *(
             ({option: ["something"]}, [option, "not available yet"])
-            for option in ("volumes", "disks", "secrets", "inputs", "outputs", "on_deploy", "pricing")
+            for option in ("volumes", "disks", "inputs", "outputs", "on_deploy", "pricing")
         ),
         ({"pool": "fast"}, ["pool='fast'", "Beam's hosted"]),
         ({"allow_marketplace": True}, ["allow_marketplace=True", "Beam's hosted"]),

@@ -42,7 +42,7 @@ class Inside:
         settings = Settings(data=data, max_body=max_body)
         self.bridge = Bridge(self.loop)
         self.workspace = folder.open_up(self.store, settings, "http://treadle")
-        self.engine = main._engine(self.store, self.workspace, self.bridge)
+        self.engine = main._engine(self.store, data, self.workspace, self.bridge)
         self.engine.writer.start()
         self.house = main._house(
             settings, "http://treadle", self.bridge, agent_token=AGENT_TOKEN, draining=lambda: self.draining

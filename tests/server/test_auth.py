@@ -65,7 +65,12 @@ ROUTES = [
     ("HEAD", f"/v2/sources/{'1' * 64}", DEPLOY),
     ("PUT", f"/v2/sources/{'1' * 64}", DEPLOY),
     ("POST", "/v2/deployments", DEPLOY),
+    ("GET", "/v2/secrets", DEPLOY),
     ("GET", "/v2/workspace/signing-key", ADMIN),
+    ("POST", "/v2/secrets", ADMIN),
+    ("GET", "/v2/secrets/KEY", ADMIN),
+    ("PATCH", "/v2/secrets/KEY", ADMIN),
+    ("DELETE", "/v2/secrets/KEY", ADMIN),
 ]
 
 

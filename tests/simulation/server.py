@@ -49,9 +49,10 @@ class Server:
             jitter=self.random.random,
             secret=lambda: f"secret-{self._next()}",
             suffix=lambda: f"{self._next():08x}",
+            random=self.random.randbytes,
         )
         self._scaling = self._draining = False
-        self.engine: Engine = assemble(self.store, self.workspace, chance, self._committed)
+        self.engine: Engine = assemble(self.store, self.path.parent, self.workspace, chance, self._committed)
 
     def _next(self) -> int:
         self._number += 1

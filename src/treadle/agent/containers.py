@@ -156,7 +156,7 @@ class Containers:
             python=spec.image.python,
             stub_type=spec.stub_type,
         )
-        return await self._runtime.start(StartSpec(folder, python, run, dict(spec.image.spec.env_vars)))
+        return await self._runtime.start(StartSpec(folder, python, run, dict(spec.image.spec.env_vars), spec.secrets))
 
     def _prepare(self, spec: ContainerSpec, folder: Path, known: _Known) -> Path:
         """Make sure of the image, whose interpreter is returned, and of the container's own copy of the source."""

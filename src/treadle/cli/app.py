@@ -8,6 +8,7 @@ import typer
 
 import treadle
 from treadle.cli.deploy import deploy
+from treadle.cli.secret import secrets
 from treadle.cli.task import tasks
 from treadle.cli.up import down, up
 from treadle.cli.usage import Command
@@ -42,3 +43,4 @@ app.command(cls=Command)(down)
 app.command(cls=Command)(deploy)
 app.add_typer(tasks)
 app.add_typer(webhooks)
+app.add_typer(secrets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -29,3 +30,16 @@ def client() -> Client:
     """A client of the configured server. Asking questions starts no server."""
     settings = load()
     return Client(settings.url, settings.token)
+
+
+def client_with_server(console: Console) -> Client:
+    """The same, for commands that bring something: where none is configured and none answers, one is started."""
+    from treadle.sdk.local import ensure_server  # noqa: PLC0415 - most commands only ask
+
+    settings = ensure_server(load(), console)
+    return Client(settings.url, settings.token)
+
+
+def local_time(text: str | None) -> str:
+    """A time of the server in local time, to the second; "" for none."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S") if text else ""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from treadle.cli.output import Json, client, console_for, print_json
+from treadle.cli.output import Json, client, console_for, local_time, print_json
 from treadle.cli.usage import Command
 from treadle.client import Client
 from treadle.model.api import AttemptView, Cancelled, TaskView
@@ -119,7 +119,7 @@ def _collect(asked: Client, limit: int, statuses: list[str], names: list[str]) -
 
 def _row(view: TaskView) -> tuple[str, ...]:
     ran = _ran(*view.attempts)
-    return view.id, view.status, str(len(view.attempts)), _clock(view.created_at), ran, _deployment(view)
+    return view.id, view.status, str(len(view.attempts)), local_time(view.created_at), ran, _deployment(view)
 
 
 def _deployment(view: TaskView) -> str:
@@ -137,9 +137,9 @@ def _show(view: TaskView, console: Console) -> None:
         ("failure", view.failure_reason),
         ("deployment", _deployment(view)),
         ("container", view.container_id),
-        ("created", _clock(view.created_at)),
-        ("started", _clock(view.started_at)),
-        ("ended", _clock(view.ended_at)),
+        ("created", local_time(view.created_at)),
+        ("started", local_time(view.started_at)),
+        ("ended", local_time(view.ended_at)),
         ("result", bytes(view.result).decode() if view.status == TaskStatus.COMPLETE else ""),
     ]
     for label, value in facts:
@@ -164,11 +164,6 @@ def _show_attempts(attempts: Sequence[AttemptView], say: Callable[[str], None]) 
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def _clock(text: str | None) -> str:
-    """A time of the server in local time, to the second."""
-    return _time(text).astimezone().strftime("%Y-%m-%d %H:%M:%S") if text else ""
 
 
 def _ran(*attempts: AttemptView) -> str:

@@ -18,12 +18,16 @@ from treadle.engine.queue import Queue
 from treadle.engine.retention import Retention
 from treadle.engine.roster import Roster
 from treadle.engine.scaler import Scaler
+from treadle.engine.secrets import Secrets
 from treadle.engine.trouble import Troubles
+from treadle.engine.vault import Vault
 from treadle.engine.webhooks import Webhooks
 from treadle.engine.writer import Report, Writer
 from treadle.model.container import Workspace
 from treadle.store.base import Store
 from treadle.store.sqlite import SqliteStore
+
+KEY_FILE = "secret.key"
 
 
 class Chance(msgspec.Struct, frozen=True):
@@ -33,6 +37,7 @@ class Chance(msgspec.Struct, frozen=True):
     jitter: Callable[[], float]  # [0, 1)
     secret: Callable[[], str]  # a new opaque token
     suffix: Callable[[], str]  # eight hex digits
+    random: Callable[[int], bytes]  # so many bytes, for keys and nonces
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -47,6 +52,7 @@ class Engine(msgspec.Struct, frozen=True):
     fleet: Fleet
     scaler: Scaler
     catalog: Catalog
+    secrets: Secrets
     outputs: Outputs
     webhooks: Webhooks
     retention: Retention
@@ -61,17 +67,21 @@ def open_blob(data: Path) -> Blob:
     return DiskBlob(data / "blob")
 
 
-def assemble(store: Store, workspace: Workspace, chance: Chance, report: Report) -> Engine:
-    """Build the engine over an open store and bring its hints up to date. The writer is not started yet."""
+def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, report: Report) -> Engine:
+    """Build the engine over an open store and bring its hints up to date. The writer is not started yet.
+
+    `data` is the data folder: the key of the secrets is there.
+    """
     hints, outbox = Hints(), Outbox()
-    catalog = Catalog(store)
+    secrets = Secrets(store, Vault(data / KEY_FILE, chance.random))
+    catalog = Catalog(store, secrets)
     queue = Queue(store, hints, outbox, catalog.deployment, chance.jitter)
     roster = Roster(store, hints.journal, outbox, catalog.deployment, catalog.image)
     troubles = Troubles()
     fleet = Fleet(store=store, hints=hints, outbox=outbox, queue=queue, roster=roster, troubles=troubles)
     scaler = Scaler(
         store=store, hints=hints, outbox=outbox, roster=roster, fleet=fleet, troubles=troubles,
-        deployment=catalog.deployment, secret=chance.secret, suffix=chance.suffix,
+        deployment=catalog.deployment, secrets=secrets.values, secret=chance.secret, suffix=chance.suffix,
     )  # fmt: skip
     queue.recount()
     with store.transaction():
@@ -82,6 +92,6 @@ def assemble(store: Store, workspace: Workspace, chance: Chance, report: Report)
     writer = Writer(store, hints.journal, outbox, chance.clock, report)
     return Engine(
         store=store, hints=hints, outbox=outbox, writer=writer, queue=queue, roster=roster, fleet=fleet,
-        scaler=scaler, catalog=catalog, outputs=Outputs(store), webhooks=Webhooks(store),
+        scaler=scaler, catalog=catalog, secrets=secrets, outputs=Outputs(store), webhooks=Webhooks(store),
         retention=Retention(store),
     )  # fmt: skip

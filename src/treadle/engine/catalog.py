@@ -7,9 +7,10 @@ from hashlib import sha256
 
 import msgspec
 
+from treadle.engine.secrets import Secrets
 from treadle.model.container import Token, Workspace
 from treadle.model.deployment import Deployment, DeploymentKind, Image, QueueConfig
-from treadle.model.errors import InvalidInput, NotFound, TreadleError
+from treadle.model.errors import Forbidden, InvalidInput, NotFound, TreadleError
 from treadle.store.base import Store
 
 DEFAULT_WORKSPACE = "default"
@@ -17,7 +18,10 @@ _sorted_json = msgspec.json.Encoder(order="sorted")
 
 
 class Deploy(msgspec.Struct, frozen=True):
-    """Make the next version of a name, or (name "") the draft with this definition."""
+    """Make the next version of a name, or (name "") the draft with this definition.
+
+    `lent`: the secrets that a container has which asks for a draft; a new one may not ask for others.
+    """
 
     new_id: str
     workspace_id: int
@@ -25,6 +29,7 @@ class Deploy(msgspec.Struct, frozen=True):
     config: QueueConfig
     source_id: str
     image_id: str
+    lent: tuple[str, ...] | None = None
 
 
 class NewDeployment(msgspec.Struct, frozen=True):
@@ -46,8 +51,9 @@ def token_hash(token: str) -> str:
 class Catalog:
     """Definitions never change once they are written, so they are remembered by id."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, secrets: Secrets) -> None:
         self._store = store
+        self._secrets = secrets
         self._deployments: dict[str, Deployment] = {}
         self._images: dict[str, Image] = {}
 
@@ -74,15 +80,18 @@ class Catalog:
             return InvalidInput(f"Source {request.source_id!r} was never uploaded.", "PUT it to /v2/sources first.")
         if self._store.image_by_id(request.image_id) is None:
             return InvalidInput(f"Image {request.image_id!r} was never built.", "POST its spec to /v2/images first.")
-        if request.config.secrets:
-            names = ", ".join(request.config.secrets)
-            return InvalidInput(f"Secret does not exist: {names}.", "Remove it from secrets=[…].")
+        if missing := self._secrets.missing(request.workspace_id, request.config.secrets):
+            advice = f"Create it with `treadle secret create {missing[0]}`, or remove it from secrets=[…]."
+            return InvalidInput(f"Secret does not exist: {', '.join(missing)}.", advice)
         return None
 
-    def _deploy(self, request: Deploy, now: float) -> NewDeployment:
+    def _deploy(self, request: Deploy, now: float) -> NewDeployment | TreadleError:
         digest = _digest(request)
         if not request.name and (draft := self._store.draft(request.workspace_id, digest)):
             return NewDeployment(draft, created=False)
+        if request.lent is not None and (others := sorted({*request.config.secrets} - {*request.lent})):
+            what = f"A container may not make a draft with a secret that it has not itself: {', '.join(others)}."
+            return Forbidden(what, "Deploy that queue by name, or add the secret to the one that calls it.")
         deployment = Deployment(
             id=request.new_id,
             workspace_id=request.workspace_id,

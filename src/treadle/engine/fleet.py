@@ -119,7 +119,7 @@ class Fleet:
         if container.status is S.STOPPING:
             self._outbox.add(ToRunner(container.id, Stop(max(container.lease_until - now, 0.0), container.reason)))
             return None
-        self._roster.tokens.pop(container.id, None)
+        self._roster.forget_start(container.id)
         started = container.started_at if container.started_at is not None else now
         agent = self._roster.agents.get(container.agent_id)
         self._roster.save(

@@ -35,13 +35,14 @@ class Roster:
         self.live: dict[str, Container] = {}  # the rows that are not STOPPED
         self.agents: dict[str, AgentHello] = {}
         self.tokens: dict[str, str] = {}  # of containers that were not started yet
+        self.secrets: dict[str, dict[str, str]] = {}  # of the same
         self.condemned: set[str] = set()  # silent containers that their agents are to kill
 
-    def insert(self, container: Container, token: str) -> None:
-        """A new container, and the token its runner will show."""
+    def insert(self, container: Container, token: str, secrets: dict[str, str]) -> None:
+        """A new container, the token its runner will show, and the secrets it is started with."""
         self._store.insert_container(container)
         self.live[container.id] = container
-        self.tokens[container.id] = token
+        self.tokens[container.id], self.secrets[container.id] = token, secrets
         self._journal.note(lambda: self._put_back(container.id, None))
 
     def save(self, container: Container) -> None:
@@ -50,9 +51,15 @@ class Roster:
         before = self.live.get(container.id)
         if container.status is ContainerStatus.STOPPED:
             self.live.pop(container.id, None)
+            self.forget_start(container.id)
         else:
             self.live[container.id] = container
         self._journal.note(lambda: self._put_back(container.id, before))
+
+    def forget_start(self, container_id: str) -> None:
+        """It has started, or never will: what it was to be started with is not needed again."""
+        self.tokens.pop(container_id, None)
+        self.secrets.pop(container_id, None)
 
     def _put_back(self, container_id: str, before: Container | None) -> None:
         if before is None:
@@ -80,6 +87,7 @@ class Roster:
             source_id=deployment.source_id,
             started=container.started_at is not None,
             stub_type=deployment.stub_type,
+            secrets=self.secrets.get(container.id, {}),
         )
 
     def capacities(self) -> list[Capacity]:

@@ -12,6 +12,7 @@ from treadle.engine.roster import Roster
 from treadle.engine.trouble import Troubles
 from treadle.model.container import Container, ContainerStatus
 from treadle.model.deployment import Deployment, DeploymentKind
+from treadle.model.errors import TreadleError
 from treadle.rules import autoscale, placement
 from treadle.store.base import Store
 
@@ -21,7 +22,10 @@ S = ContainerStatus
 
 
 class Scaler:
-    """Sizes the fleet. `secret` gives a new opaque token, `suffix` eight hex digits for a container id."""
+    """Sizes the fleet. `secret` gives a new opaque token, `suffix` eight hex digits for a container id.
+
+    `secrets` gives the values that a container of a deployment is started with.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class Scaler:
         fleet: Fleet,
         troubles: Troubles,
         deployment: Callable[[str], Deployment],
+        secrets: Callable[[Deployment], dict[str, str]],
         secret: Callable[[], str],
         suffix: Callable[[], str],
     ) -> None:
@@ -43,6 +48,7 @@ class Scaler:
         self._fleet = fleet
         self._troubles = troubles
         self._deployment = deployment
+        self._secrets = secrets
         self._secret = secret
         self._suffix = suffix
         self._standing: dict[tuple[int, str], Deployment] = {}  # the newest version of each name
@@ -103,12 +109,17 @@ class Scaler:
         if not place.agent_id:
             self._troubles.no_room(deployment.id, place.reason)
             return False
+        try:
+            secrets = self._secrets(deployment)
+        except TreadleError as error:  # it goes on by itself once somebody has put that right
+            self._troubles.no_room(deployment.id, str(error))
+            return False
         self._troubles.room(deployment.id)
-        self._insert(deployment, place.agent_id, now)
+        self._insert(deployment, place.agent_id, secrets, now)
         self._roster.tell(place.agent_id)
         return True
 
-    def _insert(self, deployment: Deployment, agent_id: str, now: float) -> None:
+    def _insert(self, deployment: Deployment, agent_id: str, secrets: dict[str, str], now: float) -> None:
         token = self._secret()
         container = Container(
             id=f"taskqueue-{deployment.id}-{self._suffix()}",
@@ -120,7 +131,7 @@ class Scaler:
             created_at=now,
             lease_until=now + START_SECONDS,
         )
-        self._roster.insert(container, token)
+        self._roster.insert(container, token, secrets)
 
     def why(self, deployment_id: str, now: float) -> str:
         """Why a waiting task of this deployment does not run yet, in one line."""

@@ -187,6 +187,36 @@ class KeyView(msgspec.Struct, frozen=True):
     signing_key: str
 
 
+class NewSecret(msgspec.Struct, frozen=True):
+    """POST /v2/secrets."""
+
+    name: str
+    value: str
+
+
+class NewValue(msgspec.Struct, frozen=True):
+    """PATCH /v2/secrets/{name}."""
+
+    value: str
+
+
+class SecretView(msgspec.Struct, frozen=True):
+    """A secret without its value."""
+
+    name: str
+    created_at: str
+    updated_at: str
+
+
+class SecretShown(msgspec.Struct, frozen=True):
+    """GET /v2/secrets/{name}: the one answer that has the value."""
+
+    name: str
+    value: str
+    created_at: str
+    updated_at: str
+
+
 class Health(msgspec.Struct, frozen=True):
     status: str  # "ok" or "draining"
     version: str

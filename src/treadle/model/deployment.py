@@ -221,6 +221,9 @@ def check_config(config: QueueConfig) -> QueueConfig:
     if config.callback_url is not None:
         check_url("callback_url", config.callback_url)
     check_env("env", config.env)
+    for name in config.secrets:
+        if not ENV_NAME.fullmatch(name):
+            raise bad("secrets", name, "names of letters, digits and '_', not starting with a digit")
     check_image(config.image)
     return config
 

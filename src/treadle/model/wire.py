@@ -148,6 +148,7 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     source_id: str
     started: bool  # its runner has connected once: adopt it, never start it again
     stub_type: str = "taskqueue"
+    secrets: dict[str, str] = {}  # values by name, for one that is to be started; never to be written down
 
 
 class Wanted(msgspec.Struct, frozen=True, tag="wanted"):

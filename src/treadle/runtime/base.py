@@ -14,13 +14,15 @@ class StartSpec(msgspec.Struct, frozen=True):
     """What a container is started from.
 
     `folder` is the container's own; its `code` holds the copy of the source. The runtime fills the limit fields
-    of `run`. `env` is added to the clean environment that every container gets.
+    of `run`. `env` and `secrets` are added to the clean environment that every container gets; secrets are written
+    to no file and no command line.
     """
 
     folder: Path
     python: Path  # the image's interpreter
     run: RunSpec
     env: dict[str, str] = {}
+    secrets: dict[str, str] = {}
 
 
 class Running(Protocol):

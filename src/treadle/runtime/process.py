@@ -211,7 +211,10 @@ async def _exit_of_adopted(pid: int) -> int | None:
 
 
 def environment(spec: StartSpec, home: Path) -> dict[str, str]:
-    """A clean environment; what the user declared may set anything but the names Treadle itself fills."""
+    """A clean environment; what the user declared may set anything but the names Treadle itself fills.
+
+    Where a name comes twice the later wins: image, env, secrets, Treadle's own.
+    """
     run, config = spec.run, spec.run.config
     return {
         "PATH": f"{spec.python.parent}:{PATH}",
@@ -221,6 +224,7 @@ def environment(spec: StartSpec, home: Path) -> dict[str, str]:
         **spec.env,
         **config.image.env_vars,
         **config.env,
+        **spec.secrets,
         processes.MARK: run.container_id,
         "STUB_ID": run.deployment_id,
         "STUB_TYPE": run.stub_type,

@@ -13,7 +13,7 @@ from treadle.model.errors import InvalidOption
 from treadle.sdk.image import Image
 from treadle.sdk.options import QueueDepthAutoscaler, TaskPolicy
 
-NOT_YET = ("volumes", "disks", "secrets", "inputs", "outputs", "on_deploy", "pricing")
+NOT_YET = ("volumes", "disks", "inputs", "outputs", "on_deploy", "pricing")
 HOSTED = ("pool", "allow_marketplace")
 
 
@@ -46,6 +46,7 @@ def define(func: Callable[..., Any], given: dict[str, Any]) -> QueueConfig:
         on_start=_on_start(given["on_start"]),
         callback_url=given["callback_url"],
         env=_of_kind("env", given["env"], dict, {}),
+        secrets=_secrets(given["secrets"]),
         authorized=_flag("authorized", given["authorized"]),
         autoscaler=_autoscaler(given["autoscaler"]),
         checkpoint_enabled=_flag("checkpoint_enabled", given["checkpoint_enabled"]),
@@ -93,8 +94,7 @@ def _refuse_unavailable(given: dict[str, Any]) -> None:
     """Nothing that was asked for may be ignored in silence."""
     for option in NOT_YET:
         if given[option]:
-            instead = "Use env={…} for now." if option == "secrets" else f"Leave {option} out."
-            raise InvalidOption(f"{option} is not available yet.", instead)
+            raise InvalidOption(f"{option} is not available yet.", f"Leave {option} out.")
     for option in HOSTED:
         if given[option]:
             reason = "it belongs to Beam's hosted service"
@@ -137,6 +137,14 @@ def _gpus(value: object) -> tuple[str, ...]:
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise bad("gpu", value, 'the name of a GPU such as "A10G", or a list of names')
     return tuple(str.__str__(name) for name in names if name)
+
+
+def _secrets(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(one, str) for one in value):
+        raise bad("secrets", value, 'a list of names of secrets, e.g. ["DATABASE_URL"]')
+    return tuple(dict.fromkeys(value))
 
 
 def _gpu_count(value: object, gpus: tuple[str, ...]) -> int:

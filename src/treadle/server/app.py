@@ -24,6 +24,7 @@ from treadle.server.house import House
 from treadle.server.links import Links
 from treadle.server.outputs import Outputs
 from treadle.server.results import Results
+from treadle.server.secrets import Secrets
 from treadle.server.tasks import Tasks
 
 AnyRequest = Request[Any, Any, Any]
@@ -87,7 +88,7 @@ def _litestar(house: House, version: str) -> Litestar:
         return house
 
     return Litestar(
-        route_handlers=[health, Tasks, Deployments, Outputs],
+        route_handlers=[health, Tasks, Deployments, Outputs, Secrets],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
         openapi_config=OpenAPIConfig(

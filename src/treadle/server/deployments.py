@@ -24,6 +24,7 @@ from treadle.model.container import Role
 from treadle.model.deployment import Deployment, check_config, check_image, check_name
 from treadle.model.errors import Forbidden, InvalidInput, NotFound, TooLarge, TreadleError
 from treadle.model.ids import uuid7
+from treadle.server.auth import Caller
 from treadle.server.house import House
 from treadle.server.views import workspace_view
 
@@ -93,6 +94,7 @@ class Deployments(Controller):
             config=check_config(asked.config),
             source_id=asked.source_id,
             image_id=asked.image_id,
+            lent=_lent(house, caller),
         )
         made = await house.bridge.ask(house.bridge.engine.catalog.deploy, verb)
         house.lookup.forget(caller.workspace_id, asked.name)
@@ -162,6 +164,13 @@ async def decode_body(request: AnyRequest, kind: type[T], limit: int) -> T:
         return msgspec.json.decode(await small_body(request, limit), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"The body is not a {kind.__name__}: {error}.") from error
+
+
+def _lent(house: House, caller: Caller) -> tuple[str, ...] | None:
+    """The secrets that a container has; None for a caller who may use all."""
+    if caller.container is None:
+        return None
+    return house.lookup.by_id(caller.container.deployment_id).config.secrets
 
 
 def _deployed(house: House, deployment: Deployment, *, created: bool) -> Deployed:

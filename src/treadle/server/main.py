@@ -10,9 +10,11 @@ import random
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -52,6 +54,7 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
     Raises:
         Conflict: the data folder or the port is in use.
     """
+    _keep_values_out_of_logs()
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -64,7 +67,7 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         stack.callback(store.close)
         bridge = Bridge(loop)
         workspace = folder.open_up(store, settings, base)
-        engine = _engine(store, workspace, bridge)
+        engine = _engine(store, settings.data, workspace, bridge)
         engine.writer.start()
         stack.callback(engine.writer.stop)
         stop = asyncio.Event()
@@ -82,6 +85,14 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         await _drain(bridge, settings.grace, signals)
         kill.set()
         await asyncio.wait([agent], timeout=KILL_SECONDS)
+
+
+def _keep_values_out_of_logs() -> None:
+    """Tracebacks as plain text: structlog's own show the local variables, tokens and secrets among them."""
+    processors = structlog.get_config()["processors"][:-1]
+    colors = sys.stdout.isatty()
+    renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*processors, renderer])
 
 
 def _leave_garbage_be() -> None:
@@ -113,14 +124,15 @@ def _base(settings: Settings, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _engine(store: Store, workspace: Workspace, bridge: Bridge) -> Engine:
+def _engine(store: Store, data: Path, workspace: Workspace, bridge: Bridge) -> Engine:
     chance = Chance(
         clock=_clock,
         jitter=random.random,
         secret=folder.new_token,
         suffix=lambda: secrets.token_hex(4),
+        random=os.urandom,
     )
-    engine = assemble(store, workspace, chance, bridge.report)
+    engine = assemble(store, data, workspace, chance, bridge.report)
     bridge.attach(engine)
     return engine
 

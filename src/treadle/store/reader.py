@@ -9,6 +9,7 @@ import apsw
 
 from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image
+from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Delivery, Output, Task, TaskFilter
 from treadle.store import rows, sql
 
@@ -113,3 +114,9 @@ class SqliteReader:
 
     def token(self, token_hash: str) -> Token | None:
         return self._one(rows.to_token, sql.TOKEN, token_hash)
+
+    def secret(self, workspace_id: int, name: str) -> Secret | None:
+        return self._one(rows.to_secret, sql.SECRET, workspace_id, name)
+
+    def secrets(self, workspace_id: int) -> list[Secret]:
+        return self._all(rows.to_secret, sql.SECRETS, workspace_id)

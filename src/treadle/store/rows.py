@@ -8,6 +8,7 @@ import msgspec
 
 from treadle.model.container import Container, ContainerStatus, Role, Token, Workspace
 from treadle.model.deployment import Deployment, DeploymentKind, Image, ImageSpec, QueueConfig
+from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Change, Delivery, DeliveryStatus, Failure, Output, Task, TaskStatus
 
 Row = tuple[Any, ...]
@@ -136,3 +137,11 @@ def to_token(row: Row) -> Token:
 
 def of_token(token: Token) -> Row:
     return msgspec.structs.astuple(token)
+
+
+def to_secret(row: Row) -> Secret:
+    return Secret(*row)
+
+
+def of_secret(secret: Secret) -> Row:
+    return msgspec.structs.astuple(secret)

@@ -149,6 +149,17 @@ _TOKEN = "id, workspace_id, hash, role, active, created_at"  # noqa: S105  (colu
 INSERT_TOKEN = f"INSERT INTO token ({_TOKEN}) VALUES (?, ?, ?, ?, ?, ?)"
 TOKEN = f"SELECT {_TOKEN} FROM token WHERE hash = ?"
 
+# secrets
+
+_SECRET = "workspace_id, name, sealed, created_at, updated_at"  # noqa: S105  (column names, not a secret)
+
+PUT_SECRET = f"""INSERT INTO secret ({_SECRET}) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (workspace_id, name) DO UPDATE SET sealed = excluded.sealed, created_at = excluded.created_at,
+    updated_at = excluded.updated_at"""
+DELETE_SECRET = "DELETE FROM secret WHERE workspace_id = ? AND name = ?"  # noqa: S105
+SECRET = f"SELECT {_SECRET} FROM secret WHERE workspace_id = ? AND name = ?"
+SECRETS = f"SELECT {_SECRET} FROM secret WHERE workspace_id = ? ORDER BY name"
+
 
 def list_tasks(which: TaskFilter) -> tuple[str, tuple[str | int | float, ...]]:
     """The statement of a filter and its parameters: fixed fragments, every value bound."""

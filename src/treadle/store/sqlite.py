@@ -12,6 +12,7 @@ import msgspec
 from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image
 from treadle.model.errors import Conflict, TreadleError
+from treadle.model.secret import Secret
 from treadle.model.task import Change, Delivery, NewTask, Output, Task
 from treadle.store import rows, sql
 from treadle.store.reader import BUSY_MILLISECONDS, CACHED_STATEMENTS, SqliteReader
@@ -211,6 +212,14 @@ class SqliteStore(SqliteReader):
 
     def insert_token(self, token: Token) -> None:
         self._write(sql.INSERT_TOKEN, [rows.of_token(token)])
+
+    # secrets
+
+    def put_secret(self, secret: Secret) -> None:
+        self._write(sql.PUT_SECRET, [rows.of_secret(secret)])
+
+    def delete_secret(self, workspace_id: int, name: str) -> None:
+        self._write(sql.DELETE_SECRET, [(workspace_id, name)])
 
 
 def _configure(connection: apsw.Connection) -> None:
