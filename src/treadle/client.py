@@ -26,6 +26,10 @@ BUILD_SECONDS = 3600.0  # without a line from a build
 JSON = "application/json"
 ZIP = "application/zip"
 BYTES = "application/octet-stream"
+EVENTS = "text/event-stream"
+QUIET_SECONDS = 60.0  # without a sign of life from a log that is followed
+AWAY_SECONDS = 30.0  # a server may be away before a log that is followed is given up
+RETRY_SECONDS = 0.5
 DEFAULT_PORT = {"http": 80, "https": 443}
 VISIBLE = re.compile(r"[!-~]*")  # ASCII without spaces: what a request's head may hold
 
@@ -92,6 +96,69 @@ class Client:
         """Cancel tasks; returns the ids of those that this request cancelled."""
         body = msgspec.json.encode(api.CancelRequest(list(task_ids)))
         return _decode(self._call("DELETE", "/v2/task/cancel/", body), api.Cancelled).cancelled
+
+    # logs, containers
+
+    def task_log(self, task_id: str, cursor: str = "", limit: int = 1000) -> api.LogPage:
+        """A page of what a task has printed, oldest first; `limit` is 10000 lines at most."""
+        return self._log(f"/v2/task/{quote(task_id, safe='')}/logs", cursor, limit)
+
+    def follow_task(self, task_id: str) -> Iterator[api.LogLine]:
+        """What a task has printed and prints, until it is final. A server that restarts is waited for."""
+        return self._follow(f"/v2/task/{quote(task_id, safe='')}/logs")
+
+    def container_log(self, container_id: str, cursor: str = "", limit: int = 1000) -> api.LogPage:
+        """A page of everything printed in a container, oldest first; `limit` is 10000 lines at most."""
+        return self._log(f"/v2/containers/{quote(container_id, safe='')}/logs", cursor, limit)
+
+    def follow_container(self, container_id: str) -> Iterator[api.LogLine]:
+        """Everything printed in a container, until it has stopped. A server that restarts is waited for."""
+        return self._follow(f"/v2/containers/{quote(container_id, safe='')}/logs")
+
+    def containers(self, ended: int = 0) -> list[api.ContainerView]:
+        """Containers that are not stopped, newest first; with `ended` the newest so many (1000 at most) of all."""
+        query = f"?ended={ended}" if ended else ""
+        return _decode(self._call("GET", f"/v2/containers{query}"), list[api.ContainerView])
+
+    def stop_container(self, container_id: str, grace: float) -> api.ContainerView:
+        """End a container; its running tasks may finish for `grace` seconds, then they are retried."""
+        path = f"/v2/containers/{quote(container_id, safe='')}/stop?grace={grace:g}"
+        return _decode(self._call("POST", path), api.ContainerView)
+
+    def _log(self, path: str, cursor: str, limit: int) -> api.LogPage:
+        return _decode(self._call("GET", f"{path}?{urlencode({'cursor': cursor, 'limit': limit})}"), api.LogPage)
+
+    def _follow(self, path: str) -> Iterator[api.LogLine]:
+        cursor, away = "", 0.0
+        while True:
+            try:
+                for kind, after, data in self._events(f"{path}?cursor={cursor}", cursor):
+                    cursor, away = after, time.monotonic()
+                    if kind == "end":
+                        return
+                    yield _decode(data, api.LogLine)
+            except Unreachable:
+                if time.monotonic() - away > AWAY_SECONDS:
+                    raise
+                time.sleep(RETRY_SECONDS)
+
+    def _events(self, path: str, cursor: str) -> Iterator[tuple[str, str, bytes]]:
+        """The kind, id and data of each server-sent event (one line of data each); the first id is `cursor`."""
+        kind, data = "", b""
+        answer = self._open("GET", path, accept=EVENTS, wait=QUIET_SECONDS)
+        with self._to_the_end(answer, "the log"):
+            for line in answer.lines():
+                field, _, value = line.rstrip(b"\r\n").partition(b": ")
+                if field == b"event":
+                    kind = value.decode()
+                elif field == b"id":
+                    cursor = value.decode()
+                elif field == b"data":
+                    data = value
+                elif not field and kind:
+                    yield kind, cursor, data
+                    kind = ""
+        raise Unreachable(f"{self.url} ended the log in the middle.", "Try again.")
 
     # deployments
 
@@ -185,23 +252,39 @@ class Client:
         return self._read(self._open(method, path, body, kind=kind, wait=wait, repeatable=repeatable))
 
     def _open(
-        self, method: str, path: str, body: Body = b"", *, kind: str = "", wait: float = 0, repeatable: bool = True
+        self,
+        method: str,
+        path: str,
+        body: Body = b"",
+        *,
+        kind: str = "",
+        accept: str = "",
+        wait: float = 0,
+        repeatable: bool = True,
     ) -> Answer:
         """Send a request and return its answer, unread; an answer that is an error is raised."""
-        answer = self._exchange(method, path, body, kind=kind, wait=wait, repeatable=repeatable)
+        answer = self._exchange(method, path, body, kind=kind, accept=accept, wait=wait, repeatable=repeatable)
         if answer.status >= 400:
             raise _error(answer.status, self._read(answer))
         return answer
 
     def _exchange(
-        self, method: str, path: str, body: Body = b"", *, kind: str = "", wait: float = 0, repeatable: bool = True
+        self,
+        method: str,
+        path: str,
+        body: Body = b"",
+        *,
+        kind: str = "",
+        accept: str = "",
+        wait: float = 0,
+        repeatable: bool = True,
     ) -> Answer:
         """Send on the kept connection if there is one, and once more on a new one if that had been closed meanwhile.
 
         A request that must not be done twice is sent again only if it did not go out whole.
         """
         size = len(body) if isinstance(body, bytes) else os.fstat(body.fileno()).st_size
-        head = self._head(method, path, kind, size)
+        head = self._head(method, path, f"Accept: {accept}\r\n" if accept else "", kind, size)
         timeout = self._timeout + wait
         while True:
             kept = self._take_kept(timeout)
@@ -221,8 +304,9 @@ class Client:
             if not isinstance(body, bytes):
                 body.seek(0)
 
-    def _head(self, method: str, path: str, kind: str, size: int) -> bytes:
-        content = f"Content-Type: {kind}\r\n" if kind else ""
+    def _head(self, method: str, path: str, content: str, kind: str, size: int) -> bytes:
+        if kind:
+            content += f"Content-Type: {kind}\r\n"
         if size or method in ("POST", "PUT"):
             content += f"Content-Length: {size}\r\n"
         return f"{method} {self._prefix}{path} HTTP/1.1\r\n{self._headers}{content}\r\n".encode("ascii")

@@ -80,9 +80,9 @@ class Inside:
         headers = {"authorization": header} if header else {}
         return self.wait(self._client.request(method, path, headers=headers, **also))
 
-    def wait_later(self, method: str, path: str) -> Future[httpx2.Response]:
+    def wait_later(self, method: str, path: str, **headers: str) -> Future[httpx2.Response]:
         """A request that goes on while the test does."""
-        headers = {"authorization": f"Bearer {self.token}"}
+        headers = {"authorization": f"Bearer {self.token}", **headers}
         return asyncio.run_coroutine_threadsafe(self._client.request(method, path, headers=headers), self.loop)
 
     @staticmethod

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import treadle
+from treadle.cli.container import containers
 from treadle.cli.deploy import deploy
 from treadle.cli.secret import secrets
 from treadle.cli.task import tasks
@@ -42,5 +43,6 @@ app.command(cls=Command)(up)
 app.command(cls=Command)(down)
 app.command(cls=Command)(deploy)
 app.add_typer(tasks)
+app.add_typer(containers)
 app.add_typer(webhooks)
 app.add_typer(secrets)

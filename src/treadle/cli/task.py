@@ -1,4 +1,4 @@
-"""`treadle task`: list, show, wait for and cancel tasks."""
+"""`treadle task`: list, show, follow, wait for and cancel tasks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from treadle.cli.logs import Follow, Timestamps
+from treadle.cli.logs import show as show_log
 from treadle.cli.output import Json, client, console_for, local_time, print_json
 from treadle.cli.usage import Command
 from treadle.client import Client
@@ -18,7 +20,7 @@ from treadle.model.task import TaskStatus
 from treadle.sdk.console import Console, amount
 from treadle.sdk.handle import TaskHandle
 
-tasks = typer.Typer(name="task", help="Tasks: list, show, wait, cancel.")
+tasks = typer.Typer(name="task", help="Tasks: list, show, logs, wait, cancel.")
 Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Task ids.", show_default=False)]
 PAGE = 100
 
@@ -50,6 +52,20 @@ def show(task_id: Annotated[str, typer.Argument(metavar="ID", show_default=False
         print_json(view)
     else:
         _show(view, console_for(as_json))
+
+
+@tasks.command(cls=Command)
+def logs(
+    task_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
+    follow: Follow = False,
+    timestamps: Timestamps = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a task has printed, in all its attempts."""
+    asked = client()
+    show_log(
+        task_id, asked.task_log, asked.follow_task, follow=follow, timestamps=timestamps, as_json=as_json
+    )
 
 
 @tasks.command(cls=Command)

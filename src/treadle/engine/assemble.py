@@ -13,6 +13,7 @@ from treadle.engine.catalog import Catalog
 from treadle.engine.effects import Outbox
 from treadle.engine.fleet import Fleet
 from treadle.engine.hints import Hints
+from treadle.engine.logs import Logs
 from treadle.engine.outputs import Outputs
 from treadle.engine.queue import Queue
 from treadle.engine.retention import Retention
@@ -54,6 +55,7 @@ class Engine(msgspec.Struct, frozen=True):
     catalog: Catalog
     secrets: Secrets
     outputs: Outputs
+    logs: Logs
     webhooks: Webhooks
     retention: Retention
 
@@ -89,9 +91,11 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
         scaler.watch(chance.clock(), store.deployments(workspace.id))
     hints.journal.forget()
     outbox.take()
-    writer = Writer(store, hints.journal, outbox, chance.clock, report)
+    logs = Logs(store, outbox, roster, queue.running)
+    # what was printed is kept before it is told that what printed it has ended
+    writer = Writer(store, hints.journal, outbox, chance.clock, report, first=logs.keep)
     return Engine(
         store=store, hints=hints, outbox=outbox, writer=writer, queue=queue, roster=roster, fleet=fleet,
-        scaler=scaler, catalog=catalog, secrets=secrets, outputs=Outputs(store), webhooks=Webhooks(store),
-        retention=Retention(store),
+        scaler=scaler, catalog=catalog, secrets=secrets, outputs=Outputs(store), logs=logs,
+        webhooks=Webhooks(store), retention=Retention(store),
     )  # fmt: skip

@@ -34,6 +34,12 @@ class TaskEnded(msgspec.Struct, frozen=True):
     task_id: str
 
 
+class Printed(msgspec.Struct, frozen=True):
+    """There are new lines: of these tasks, in these containers, of these deployments. All ids are different."""
+
+    ids: frozenset[str]
+
+
 class WebhookDue(msgspec.Struct, frozen=True):
     """A delivery was written."""
 
@@ -42,7 +48,7 @@ class ScaleDue(msgspec.Struct, frozen=True):
     """Work without a free child, or a container that is gone: look at the fleet now."""
 
 
-Effect = Linked | ToRunner | ToAgent | TaskEnded | WebhookDue | ScaleDue
+Effect = Linked | ToRunner | ToAgent | TaskEnded | Printed | WebhookDue | ScaleDue
 
 
 class Outbox:

@@ -51,6 +51,14 @@ class Gone(msgspec.Struct, frozen=True):
     failed: bool = False
 
 
+class StopContainer(msgspec.Struct, frozen=True):
+    """Somebody wants this container to end; running tasks get `grace` seconds."""
+
+    workspace_id: int
+    container_id: str
+    grace: float
+
+
 class Drain(msgspec.Struct, frozen=True):
     """Stop every container; running tasks get `grace` seconds."""
 
@@ -254,6 +262,25 @@ class Fleet:
         until = now + grace + LEASE_SECONDS
         self._roster.save(msgspec.structs.replace(container, status=S.STOPPING, reason=reason, lease_until=until))
         self._outbox.add(ToRunner(container.id, Stop(grace, reason)))
+
+    def end(self, now: float, requests: Sequence[StopContainer]) -> list[NotFound | None]:
+        """End containers that users name; what still runs after the grace is lost with them, and retried."""
+        answers: list[NotFound | None] = []
+        for request in requests:
+            container = self._roster.live.get(request.container_id)
+            if container is None or container.workspace_id != request.workspace_id:
+                advice = "`treadle container list` shows those that run."
+                answers.append(NotFound(f"No container {request.container_id[:128]!r} is running.", advice))
+                continue
+            self._end_asked(container, request.grace, now)
+            answers.append(None)
+        return answers
+
+    def _end_asked(self, container: Container, grace: float, now: float) -> None:
+        if container.status is S.STARTING:
+            self._end(container, Gone(container.id, "stopped before it was ready"), now)
+        elif container.status is S.RUNNING:
+            self.stop(container, grace, "stopped on request", now)
 
     def drain(self, now: float, requests: Sequence[Drain]) -> list[None]:
         """The server is going away for good: stop everything, start nothing."""

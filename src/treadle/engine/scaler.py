@@ -120,6 +120,7 @@ class Scaler:
         return True
 
     def _insert(self, deployment: Deployment, agent_id: str, secrets: dict[str, str], now: float) -> None:
+        starting = sum(c.status is S.STARTING for c in self._roster.of(deployment.id))
         token = self._secret()
         container = Container(
             id=f"taskqueue-{deployment.id}-{self._suffix()}",
@@ -130,6 +131,7 @@ class Scaler:
             token_hash=sha256(token.encode()).hexdigest(),
             created_at=now,
             lease_until=now + START_SECONDS,
+            for_task=self._store.waiting_at(deployment.id, now, starting),
         )
         self._roster.insert(container, token, secrets)
 

@@ -34,20 +34,32 @@ class Call(msgspec.Struct, Generic[Request, Answer], eq=False):
 
 
 AnyCall = Call[Any, Any]
+AnyVerb = Verb[Any, Any]
 Report = Callable[[Sequence[AnyCall], Sequence[Effect]], None]
 
 
 class Writer:
-    """Runs verbs. `clock` gives Unix seconds; `report` gets each batch after its commit, on the writer's thread."""
+    """Runs verbs. `clock` gives Unix seconds; `report` gets each batch after its commit, on the writer's thread.
+
+    The verb `first` runs before the others of its batch, whenever it was asked.
+    """
 
     def __init__(
-        self, store: Store, journal: Journal, outbox: Outbox, clock: Callable[[], float], report: Report
+        self,
+        store: Store,
+        journal: Journal,
+        outbox: Outbox,
+        clock: Callable[[], float],
+        report: Report,
+        *,
+        first: AnyVerb | None = None,
     ) -> None:
         self._store = store
         self._journal = journal
         self._outbox = outbox
         self._clock = clock
         self._report = report
+        self._first = first
         self._waiting: SimpleQueue[Sequence[AnyCall] | None] = SimpleQueue()
         self._commit_took = 0.0
         self._asked = 0  # pieces queued, counted by who asks …
@@ -105,9 +117,7 @@ class Writer:
     def run(self, batch: Sequence[AnyCall]) -> None:
         """One transaction for these calls; those of one verb run together, in order."""
         now = self._clock()
-        groups: dict[Verb[Any, Any], list[AnyCall]] = {}
-        for call in batch:
-            groups.setdefault(call.verb, []).append(call)
+        groups = self._grouped(batch)
         try:
             with self._store.transaction():
                 for verb, calls in groups.items():
@@ -121,7 +131,15 @@ class Writer:
         self._journal.forget()
         self._report(batch, self._outbox.take())
 
-    def _run_group(self, now: float, verb: Verb[Any, Any], calls: Sequence[AnyCall]) -> None:
+    def _grouped(self, batch: Sequence[AnyCall]) -> dict[AnyVerb, list[AnyCall]]:
+        groups: dict[AnyVerb, list[AnyCall]] = {}
+        for call in batch:
+            groups.setdefault(call.verb, []).append(call)
+        if self._first in groups:
+            return {self._first: groups.pop(self._first)} | groups
+        return groups
+
+    def _run_group(self, now: float, verb: AnyVerb, calls: Sequence[AnyCall]) -> None:
         try:
             answers = self._run_verb(now, verb, calls)
         except Exception as error:  # noqa: BLE001 - one bad request must not take the others with it
@@ -134,7 +152,7 @@ class Writer:
         for call, answer in zip(calls, answers, strict=True):
             call.answer = answer
 
-    def _run_verb(self, now: float, verb: Verb[Any, Any], calls: Sequence[AnyCall]) -> Sequence[Any]:
+    def _run_verb(self, now: float, verb: AnyVerb, calls: Sequence[AnyCall]) -> Sequence[Any]:
         journal, outbox = self._journal.mark(), self._outbox.mark()
         try:
             with self._store.savepoint():

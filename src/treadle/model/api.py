@@ -173,6 +173,40 @@ class TaskPage(msgspec.Struct, frozen=True):
     next: str
 
 
+class LogLine(msgspec.Struct, frozen=True):
+    """A line that was printed. `task_id` "" and `attempt` 0: by no task but its container."""
+
+    at: str
+    stream: str  # stdout, stderr, or treadle for its own remarks
+    text: str
+    task_id: str
+    attempt: int
+    container_id: str
+
+
+class LogPage(msgspec.Struct, frozen=True):
+    """Lines, oldest first. `next` is the cursor of those after them; "" when nothing will follow any more."""
+
+    data: list[LogLine]
+    next: str
+
+
+class ContainerView(msgspec.Struct, frozen=True):
+    """A container. `running`: ids of the tasks in it."""
+
+    id: str
+    status: str
+    deployment_id: str
+    deployment: str  # its name and version, or its handler
+    agent_id: str
+    limits: str
+    reason: str
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    running: list[str]
+
+
 class CancelRequest(msgspec.Struct, frozen=True):
     task_ids: list[str]
 

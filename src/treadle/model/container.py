@@ -27,6 +27,7 @@ class Container(msgspec.Struct, frozen=True):
     ended_at: float | None = None
     reason: str = ""  # why it stopped
     limits: str = ""  # what holds its memory: cgroup2, cgroup1, watchdog
+    for_task: str = ""  # the waiting task that caused its start: what it printed meanwhile is in that task's log
 
 
 class Role(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from treadle.model.deployment import Image, ImageSpec, QueueConfig
+from treadle.model.log import Line
 
 PROTOCOL = 1
 RUNNER_PATH = "/link/runner"  # WebSocket; header Authorization: Bearer <container token>
@@ -96,6 +97,17 @@ class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
 
     reason: str
     traceback: str = ""
+
+
+class Lines(msgspec.Struct, frozen=True, tag="lines"):
+    """What was printed, oldest first: by an attempt that runs here, or (`ref` None) by nothing but the container.
+
+    Those of an attempt come before its `Finished`. `starting`: by the first children, while they loaded the handler.
+    """
+
+    lines: list[Line]
+    ref: AttemptRef | None = None
+    starting: bool = False
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
@@ -266,7 +278,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     status: int
 
 
-RunnerToServer = Hello | Ready | Finished | Returned | LoadFailed | Beat
+RunnerToServer = Hello | Ready | Finished | Returned | LoadFailed | Lines | Beat
 ServerToRunner = Work | Cancel | Recall | Settled | Stop
 AgentToServer = AgentHello | Exited | BuildLog | Built | Beat
 ServerToAgent = Wanted | Build

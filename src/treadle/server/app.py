@@ -18,6 +18,7 @@ from treadle.model.api import ErrorBody, Health
 from treadle.model.errors import NotFound, TreadleError, sentence
 from treadle.model.wire import AGENT_PATH, RUNNER_PATH
 from treadle.server.asgi import Receive, Scope, Send, error_body, reply
+from treadle.server.containers import Containers
 from treadle.server.deployments import Deployments
 from treadle.server.hot import PREFIX, Enqueue
 from treadle.server.house import House
@@ -88,7 +89,7 @@ def _litestar(house: House, version: str) -> Litestar:
         return house
 
     return Litestar(
-        route_handlers=[health, Tasks, Deployments, Outputs, Secrets],
+        route_handlers=[health, Tasks, Deployments, Outputs, Containers, Secrets],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
         openapi_config=OpenAPIConfig(

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from treadle.engine.assemble import Engine
-from treadle.engine.effects import Effect, Linked, ScaleDue, TaskEnded, ToAgent, ToRunner, WebhookDue
+from treadle.engine.effects import Effect, Linked, Printed, ScaleDue, TaskEnded, ToAgent, ToRunner, WebhookDue
 from treadle.engine.writer import AnyCall, Call, Verb
 
 Request = TypeVar("Request")
@@ -47,6 +47,7 @@ class Bridge:
         self._due: float | None = None  # when the first delayed task may run, as of the last commit
         self._asked: list[AnyCall] = []
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._followers: dict[str, set[asyncio.Event]] = {}
         self._scaling = False
 
     def attach(self, engine: Engine) -> None:
@@ -112,6 +113,10 @@ class Bridge:
                 for waiter in self._waiters.pop(task_id, ()):
                     if not waiter.done():
                         waiter.set_result(None)
+                self._wake_followers(task_id)
+            case Printed(ids):
+                for topic in ids if self._followers else ():
+                    self._wake_followers(topic)
             case ScaleDue():
                 self.scale()
             case WebhookDue():
@@ -165,6 +170,26 @@ class Bridge:
             waiters.discard(future)
             if not waiters:
                 del self._waiters[task_id]
+
+
+    def follow(self, topic: str) -> asyncio.Event:
+        """Set when a task (of this id) has printed or is final, or a container or deployment has printed.
+
+        Hand it back to `unfollow`.
+        """
+        event = asyncio.Event()
+        self._followers.setdefault(topic, set()).add(event)
+        return event
+
+    def unfollow(self, topic: str, event: asyncio.Event) -> None:
+        followers = self._followers[topic]
+        followers.discard(event)
+        if not followers:
+            del self._followers[topic]
+
+    def _wake_followers(self, topic: str) -> None:
+        for event in self._followers.get(topic, ()):
+            event.set()
 
 
 def _perform(now: float, actions: Sequence[Callable[[float], Answer]]) -> list[Answer | Exception]:

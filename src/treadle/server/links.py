@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from treadle.engine.fleet import Connected, Disconnected, Freed, Gone
+from treadle.engine.logs import Keep
 from treadle.engine.queue import GivenBack, Report
 from treadle.model.container import Container
 from treadle.model.errors import Forbidden, TreadleError
@@ -24,6 +25,7 @@ from treadle.model.wire import (
     Exited,
     Finished,
     Hello,
+    Lines,
     LoadFailed,
     Ready,
     Returned,
@@ -134,6 +136,8 @@ class Links:
             match message:
                 case Finished():
                     tell(engine.queue.finish, Report(container_id, message, socket.number), socket.fail)
+                case Lines():
+                    tell(engine.logs.keep, Keep(container_id, message))
                 case Returned(refs):
                     given = GivenBack(container_id, refs, socket.number)
                     tell(engine.queue.take_back, given, socket.fail)

@@ -6,22 +6,25 @@ import asyncio
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, delete, get
+from litestar import Controller, Request, Response, delete, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response import Stream
 
 from treadle.engine.face import Reader
 from treadle.engine.queue import CancelTasks
-from treadle.model.api import Cancelled, CancelRequest, TaskPage, TaskView
+from treadle.model.api import Cancelled, CancelRequest, LogPage, TaskPage, TaskView
 from treadle.model.container import Role
 from treadle.model.errors import InvalidInput, NotFound
 from treadle.model.task import FINAL, Task, TaskFilter, TaskStatus
 from treadle.server.bridge import Bridge
 from treadle.server.deployments import small_body
 from treadle.server.house import House
+from treadle.server.logs import Limit, Source, answer
 from treadle.server.lookup import UUID
 
 MAX_WAIT = 60.0
@@ -55,6 +58,26 @@ class Tasks(Controller):
             await until_final(house.bridge, house.reader, task_id, wait)
             task = find(house.reader, caller.workspace_id, task_id)
         return house.views.task(task, time.time())
+
+    @get("/v2/task/{task_id:str}/logs")
+    async def log(
+        self,
+        request: AnyRequest,
+        house: NamedDependency[House],
+        task_id: FromPath[str],
+        cursor: FromQuery[str] = "",
+        limit: Limit = 1000,
+    ) -> Response[LogPage] | Stream:
+        """What its attempts have printed; as server-sent events for `Accept: text/event-stream`."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
+        task = find(house.reader, caller.workspace_id, task_id)
+
+        def over() -> bool:
+            now = house.reader.task(task.id)
+            return now is None or now.status in FINAL
+
+        source = Source(task.id, partial(house.reader.task_log, task.id), over)
+        return answer(request, source, house.bridge, cursor, limit)
 
     @get(["/v2/task", "/api/v1/task/{workspace:str}"])
     async def many(  # noqa: PLR0917 - the framework passes query parameters by name

@@ -12,6 +12,7 @@ from treadle.engine.signing import sign_output_url
 from treadle.model.api import (
     AppView,
     AttemptView,
+    ContainerView,
     DeploymentRef,
     OutputView,
     Stats,
@@ -19,7 +20,7 @@ from treadle.model.api import (
     TaskView,
     WorkspaceView,
 )
-from treadle.model.container import Workspace
+from treadle.model.container import Container, Workspace
 from treadle.model.deployment import Deployment, QueueConfig
 from treadle.model.ids import iso
 from treadle.model.task import FINAL, WAITING, Attempt, Output, Task
@@ -94,6 +95,25 @@ class Views:
         if task.due > now:
             return f"next attempt in {task.due - now:.1f} s"
         return self._engine.scaler.why(task.deployment_id, now)
+
+
+    def container(self, container: Container) -> ContainerView:
+        """A container and what runs in it."""
+        deployment = self._lookup.by_id(container.deployment_id)
+        named = f"{deployment.name} v{deployment.version}"
+        return ContainerView(
+            id=container.id,
+            status=container.status.value,
+            deployment_id=deployment.id,
+            deployment=f"{deployment.config.handler} (draft)" if is_draft(deployment) else named,
+            agent_id=container.agent_id,
+            limits=container.limits,
+            reason=container.reason,
+            created_at=iso(container.created_at),
+            started_at=maybe_iso(container.started_at),
+            ended_at=maybe_iso(container.ended_at),
+            running=[task.id for task in self._reader.running_in(container.id)],
+        )
 
 
 def deployment_ref(deployment: Deployment) -> DeploymentRef:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image
+from treadle.model.log import Chunk, Extent, NewChunk
 from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Change, Delivery, NewTask, Output, Task, TaskFilter
 
@@ -31,6 +32,10 @@ class Reader(Protocol):
 
     def tasks(self, which: TaskFilter) -> list[Task]:
         """Newest first (by seq), at most `which.limit`."""
+        ...
+
+    def running_in(self, container_id: str) -> list[Task]:
+        """RUNNING tasks whose container_id this is."""
         ...
 
     def outputs(self, task_id: str) -> list[Output]:
@@ -55,6 +60,27 @@ class Reader(Protocol):
     def token(self, token_hash: str) -> Token | None: ...
     def container(self, container_id: str) -> Container | None: ...
     def container_by_token(self, token_hash: str) -> Container | None: ...
+    def containers(self, workspace_id: int, *, ended: int = 0) -> list[Container]:
+        """Those not STOPPED, newest first; with `ended`, the newest so many of any status."""
+        ...
+
+    # logs: chunks from the one with number `seq` on, in the order of arrival, at most `limit`
+    def task_log(self, task_id: str, seq: int, limit: int) -> list[Chunk]:
+        """What its attempts have printed, and the containers that were started for it, while they started."""
+        ...
+
+    def container_log(self, container_id: str, seq: int, limit: int) -> list[Chunk]:
+        """Everything printed in a container, by tasks or not."""
+        ...
+
+    def deployment_log(self, deployment_id: str, seq: int, limit: int) -> list[Chunk]:
+        """Everything printed in the containers of a deployment."""
+        ...
+
+    def last_log(self) -> int:
+        """The number of the newest chunk of all."""
+        ...
+
     def workspace(self, workspace_id: int) -> Workspace | None: ...
     def workspace_by_name(self, name: str) -> Workspace | None: ...
     def secret(self, workspace_id: int, name: str) -> Secret | None: ...
@@ -89,6 +115,10 @@ class Store(Reader, Protocol):
         """PENDING and RETRY tasks with due <= now and not expired, by (due, seq), with their payloads."""
         ...
 
+    def waiting_at(self, deployment_id: str, now: float, place: int) -> str:
+        """The id of the task at this place (from 0) of what `waiting` gives; "" where there are fewer."""
+        ...
+
     def next_due(self, deployment_id: str) -> float | None:
         """The smallest `due` of a waiting task."""
         ...
@@ -99,10 +129,6 @@ class Store(Reader, Protocol):
         With the task row go the attempt that has ended, its result, and for `notify` a PENDING
         delivery when the task has a callback_url (id "msg_" + task id, due now, i.e. task.updated_at).
         """
-        ...
-
-    def running_in(self, container_id: str) -> list[Task]:
-        """RUNNING tasks whose container_id this is."""
         ...
 
     def expired(self, now: float, limit: int) -> list[Task]:
@@ -117,7 +143,7 @@ class Store(Reader, Protocol):
         ...
 
     def forget_tasks(self, seqs: Sequence[int]) -> None:
-        """Delete tasks with their payloads, results, attempts, outputs and deliveries."""
+        """Delete tasks with their payloads, results, attempts, outputs, deliveries and logs."""
         ...
 
     def unfinished(self) -> dict[str, tuple[int, int]]:
@@ -141,13 +167,29 @@ class Store(Reader, Protocol):
         ...
 
     def forget_containers(self, before: float, limit: int) -> None:
-        """Delete at most `limit` STOPPED ones that ended before a time."""
+        """Delete at most `limit` STOPPED ones that ended before a time, with their own logs."""
         ...
 
     def live_containers(self) -> list[Container]:
         """Those not STOPPED, oldest first."""
         ...
 
+    # logs
+    def insert_logs(self, chunks: Sequence[NewChunk]) -> None:
+        """Store chunks, in order; their numbers are given here."""
+        ...
+
+    def log_end(self, task_seq: int, attempt: int) -> Extent:
+        """How much of this attempt is stored; asked for the latest one only."""
+        ...
+
+    def own_log_end(self, container_id: str) -> Extent:
+        """How much of a container's own words was stored, what is trimmed included."""
+        ...
+
+    def trim_own_log(self, container_id: str, before: Extent) -> None:
+        """Delete a container's own chunks whose lines or bytes all lie before this."""
+        ...
 
     # outputs, deliveries
     def insert_output(self, output: Output) -> bool:

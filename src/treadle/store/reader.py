@@ -9,6 +9,7 @@ import apsw
 
 from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image
+from treadle.model.log import Chunk
 from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Delivery, Output, Task, TaskFilter
 from treadle.store import rows, sql
@@ -62,6 +63,9 @@ class SqliteReader:
         statement, bound = sql.list_tasks(which)
         return self._all(rows.to_task, statement, *bound)
 
+    def running_in(self, container_id: str) -> list[Task]:
+        return self._all(rows.to_task, sql.RUNNING_IN, container_id)
+
     def outputs(self, task_id: str) -> list[Output]:
         return self._all(rows.to_output, sql.OUTPUTS, task_id)
 
@@ -98,13 +102,35 @@ class SqliteReader:
     def has_source(self, workspace_id: int, source_id: str) -> bool:
         return self._value(sql.HAS_SOURCE, workspace_id, source_id) is not None
 
-    # containers, workspaces, tokens
+    # containers
 
     def container(self, container_id: str) -> Container | None:
         return self._one(rows.to_container, sql.CONTAINER, container_id)
 
     def container_by_token(self, token_hash: str) -> Container | None:
         return self._one(rows.to_container, sql.CONTAINER_BY_TOKEN, token_hash)
+
+    def containers(self, workspace_id: int, *, ended: int = 0) -> list[Container]:
+        if ended:
+            return self._all(rows.to_container, sql.ALL_CONTAINERS, workspace_id, ended)
+        return self._all(rows.to_container, sql.CONTAINERS, workspace_id)
+
+    # logs
+
+    def task_log(self, task_id: str, seq: int, limit: int) -> list[Chunk]:
+        return self._all(rows.to_chunk, sql.TASK_LOG, task_id, seq, task_id, seq, limit)
+
+    def container_log(self, container_id: str, seq: int, limit: int) -> list[Chunk]:
+        return self._all(rows.to_chunk, sql.CONTAINER_LOG, container_id, seq, limit)
+
+    def deployment_log(self, deployment_id: str, seq: int, limit: int) -> list[Chunk]:
+        return self._all(rows.to_chunk, sql.DEPLOYMENT_LOG, deployment_id, seq, limit)
+
+    def last_log(self) -> int:
+        last: int = self._value(sql.LAST_LOG_SEQ)
+        return last
+
+    # workspaces, tokens
 
     def workspace(self, workspace_id: int) -> Workspace | None:
         return self._one(rows.to_workspace, sql.WORKSPACE, workspace_id)

@@ -8,6 +8,7 @@ import msgspec
 
 from treadle.model.container import Container, ContainerStatus, Role, Token, Workspace
 from treadle.model.deployment import Deployment, DeploymentKind, Image, ImageSpec, QueueConfig
+from treadle.model.log import Chunk, NewChunk, unpack
 from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Change, Delivery, DeliveryStatus, Failure, Output, Task, TaskStatus
 
@@ -114,12 +115,23 @@ def of_image(image: Image) -> Row:
 def to_container(row: Row) -> Container:
     status = ContainerStatus(row[4])
     return Container(
-        row[0], row[1], row[2], row[3], status, row[5], row[6], row[7], row[8], row[9], row[10], row[11]
+        row[0], row[1], row[2], row[3], status, row[5], row[6], row[7], row[8], row[9], row[10], row[11], row[12]
     )  # fmt: skip
 
 
 def of_container(container: Container) -> Row:
     return msgspec.structs.astuple(container)
+
+
+def to_chunk(row: Row) -> Chunk:
+    return Chunk(row[0], row[1] or "", row[2], row[3] or "", unpack(row[4]))
+
+
+def of_chunk(chunk: NewChunk, seq: int) -> Row:
+    return (
+        seq, chunk.container_id, chunk.task_seq, chunk.attempt, int(chunk.starting), chunk.upto.lines,
+        chunk.upto.size, chunk.body,
+    )  # fmt: skip
 
 
 def to_workspace(row: Row) -> Workspace:

@@ -39,9 +39,11 @@ PAYLOAD = "SELECT payload.body FROM payload JOIN task ON task.seq = payload.task
 RESULT = """SELECT attempt.result FROM task
     JOIN attempt ON attempt.task_seq = task.seq AND attempt.number = task.attempts
     WHERE task.id = ? AND task.status = 'COMPLETE'"""
+_DUE = f"""{_WAITING} AND task.deployment_id = ? AND task.due <= ?
+    AND (task.expires_at IS NULL OR task.expires_at > ?) ORDER BY task.due, task.seq"""
 WAITING = f"""SELECT {_TASK}, payload.body FROM task JOIN payload ON payload.task_seq = task.seq
-    WHERE {_WAITING} AND task.deployment_id = ? AND task.due <= ? AND (task.expires_at IS NULL OR task.expires_at > ?)
-    ORDER BY task.due, task.seq LIMIT ?"""
+    WHERE {_DUE} LIMIT ?"""
+WAITING_AT = f"SELECT task.id FROM task WHERE {_DUE} LIMIT 1 OFFSET ?"
 NEXT_DUE = f"SELECT MIN(task.due) FROM task WHERE {_WAITING} AND task.deployment_id = ?"
 RUNNING_IN = f"SELECT {_TASK} FROM task WHERE task.status = 'RUNNING' AND task.container_id = ? ORDER BY task.seq"
 EXPIRED = f"""SELECT {_TASK} FROM task WHERE {_WAITING} AND task.expires_at <= ?
@@ -58,6 +60,7 @@ FORGET_TASK = (
     "DELETE FROM output WHERE task_id = (SELECT id FROM task WHERE seq = ?)",
     "DELETE FROM payload WHERE task_seq = ?",
     "DELETE FROM attempt WHERE task_seq = ?",
+    "DELETE FROM log WHERE task_seq = ?",
     "DELETE FROM task WHERE seq = ?",
 )
 
@@ -122,18 +125,51 @@ HAS_SOURCE = "SELECT 1 FROM source WHERE workspace_id = ? AND id = ?"
 # containers
 
 _CONTAINER = """id, workspace_id, deployment_id, agent_id, status, token_hash, created_at, lease_until, started_at,
-    ended_at, reason, limits"""
+    ended_at, reason, limits, for_task"""
 
-INSERT_CONTAINER = f"INSERT INTO container ({_CONTAINER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+LAST_CONTAINER_SEQ = """SELECT MAX(COALESCE((SELECT MAX(seq) FROM container), 0),
+    COALESCE((SELECT MAX(container_seq) FROM log), 0))"""
+INSERT_CONTAINER = f"""INSERT INTO container ({_CONTAINER}, seq)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 UPDATE_CONTAINER = """UPDATE container SET workspace_id = ?, deployment_id = ?, agent_id = ?, status = ?,
-    token_hash = ?, created_at = ?, lease_until = ?, started_at = ?, ended_at = ?, reason = ?, limits = ?
-    WHERE id = ?"""
+    token_hash = ?, created_at = ?, lease_until = ?, started_at = ?, ended_at = ?, reason = ?, limits = ?,
+    for_task = ? WHERE id = ?"""
 CONTAINER = f"SELECT {_CONTAINER} FROM container WHERE id = ?"
 CONTAINER_BY_TOKEN = f"SELECT {_CONTAINER} FROM container WHERE token_hash = ?"
-FORGET_CONTAINERS = """DELETE FROM container WHERE id IN (
-    SELECT id FROM container WHERE status = 'STOPPED' AND ended_at < ? ORDER BY created_at LIMIT ?)"""
+_OLD_CONTAINERS = "FROM container WHERE status = 'STOPPED' AND ended_at < ? ORDER BY created_at LIMIT ?"
+FORGET_CONTAINERS = (
+    f"DELETE FROM log WHERE task_seq IS NULL AND container_seq IN (SELECT seq {_OLD_CONTAINERS})",
+    f"DELETE FROM container WHERE id IN (SELECT id {_OLD_CONTAINERS})",
+)
 LIVE_CONTAINERS = f"""SELECT {_CONTAINER} FROM container WHERE status IN ('STARTING', 'RUNNING', 'STOPPING')
     ORDER BY created_at, id"""
+
+CONTAINERS = f"""SELECT {_CONTAINER} FROM container WHERE workspace_id = ? AND status IN ('STARTING', 'RUNNING',
+    'STOPPING') ORDER BY created_at DESC, id"""
+ALL_CONTAINERS = f"SELECT {_CONTAINER} FROM container WHERE workspace_id = ? ORDER BY seq DESC LIMIT ?"
+
+# logs
+
+_CHUNK = "log.seq, task.id, log.attempt, container.id, log.body"
+_WITH_TASK = "LEFT JOIN task ON task.seq = log.task_seq"
+
+LAST_LOG_SEQ = "SELECT COALESCE(MAX(seq), 0) FROM log"
+INSERT_LOG = """INSERT INTO log (seq, container_seq, task_seq, attempt, starting, lines, size, body)
+    VALUES (?, (SELECT seq FROM container WHERE id = ?), ?, ?, ?, ?, ?, ?)"""
+LOG_END = "SELECT attempt, lines, size FROM log WHERE task_seq = ? ORDER BY seq DESC LIMIT 1"
+OWN_LOG_END = """SELECT lines, size FROM log WHERE task_seq IS NULL
+    AND container_seq = (SELECT seq FROM container WHERE id = ?) ORDER BY seq DESC LIMIT 1"""
+TRIM_OWN_LOG = """DELETE FROM log WHERE task_seq IS NULL
+    AND container_seq = (SELECT seq FROM container WHERE id = ?) AND (lines <= ? OR size <= ?)"""
+TASK_LOG = f"""SELECT {_CHUNK} FROM task JOIN log ON log.task_seq = task.seq
+    LEFT JOIN container ON container.seq = log.container_seq WHERE task.id = ? AND log.seq >= ?
+    UNION ALL SELECT log.seq, NULL, log.attempt, container.id, log.body FROM container
+    JOIN log ON log.container_seq = container.seq AND log.task_seq IS NULL AND log.starting
+    WHERE container.for_task <> '' AND container.for_task = ? AND log.seq >= ? ORDER BY 1 LIMIT ?"""
+CONTAINER_LOG = f"""SELECT {_CHUNK} FROM container JOIN log ON log.container_seq = container.seq {_WITH_TASK}
+    WHERE container.id = ? AND log.seq >= ? ORDER BY log.seq LIMIT ?"""
+DEPLOYMENT_LOG = f"""SELECT {_CHUNK} FROM container CROSS JOIN log ON log.container_seq = container.seq {_WITH_TASK}
+    WHERE container.deployment_id = ? AND log.seq >= ? ORDER BY log.seq LIMIT ?"""  # CROSS: containers first, few
 
 # workspaces, tokens
 

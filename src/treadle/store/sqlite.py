@@ -12,6 +12,7 @@ import msgspec
 from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image
 from treadle.model.errors import Conflict, TreadleError
+from treadle.model.log import Extent, NewChunk
 from treadle.model.secret import Secret
 from treadle.model.task import Change, Delivery, NewTask, Output, Task
 from treadle.store import rows, sql
@@ -26,6 +27,8 @@ class SqliteStore(SqliteReader):
         super().__init__(connection)
         self._path = path
         self._last_seq: int = self._value(sql.LAST_SEQ)
+        self._last_container_seq: int = self._value(sql.LAST_CONTAINER_SEQ)
+        self._last_log_seq = self.last_log()
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:
@@ -110,6 +113,10 @@ class SqliteStore(SqliteReader):
     def waiting(self, deployment_id: str, now: float, limit: int) -> list[tuple[Task, bytes]]:
         return self._all(_with_payload, sql.WAITING, deployment_id, now, now, limit)
 
+    def waiting_at(self, deployment_id: str, now: float, place: int) -> str:
+        found: str | None = self._value(sql.WAITING_AT, deployment_id, now, now, place)
+        return found or ""
+
     def next_due(self, deployment_id: str) -> float | None:
         due: float | None = self._value(sql.NEXT_DUE, deployment_id)
         return due
@@ -139,9 +146,6 @@ class SqliteStore(SqliteReader):
         """For a task that its caller has not read back since it was inserted; 0, which no task has, if unknown."""
         seq: int | None = self._value(sql.SEQ, task_id)
         return seq or 0
-
-    def running_in(self, container_id: str) -> list[Task]:
-        return self._all(rows.to_task, sql.RUNNING_IN, container_id)
 
     def expired(self, now: float, limit: int) -> list[Task]:
         return self._all(rows.to_task, sql.EXPIRED, now, limit)
@@ -175,17 +179,36 @@ class SqliteStore(SqliteReader):
     # containers
 
     def insert_container(self, container: Container) -> None:
-        self._write(sql.INSERT_CONTAINER, [rows.of_container(container)])
+        self._last_container_seq += 1
+        self._write(sql.INSERT_CONTAINER, [(*rows.of_container(container), self._last_container_seq)])
 
     def update_container(self, container: Container) -> None:
         row = rows.of_container(container)
         self._write(sql.UPDATE_CONTAINER, [(*row[1:], container.id)])
 
     def forget_containers(self, before: float, limit: int) -> None:
-        self._write(sql.FORGET_CONTAINERS, [(before, limit)])
+        for statement in sql.FORGET_CONTAINERS:
+            self._write(statement, [(before, limit)])
 
     def live_containers(self) -> list[Container]:
         return self._all(rows.to_container, sql.LIVE_CONTAINERS)
+
+    # logs
+
+    def insert_logs(self, chunks: Sequence[NewChunk]) -> None:
+        numbered = list(enumerate(chunks, self._last_log_seq + 1))
+        self._last_log_seq += len(numbered)
+        self._write(sql.INSERT_LOG, [rows.of_chunk(chunk, seq) for seq, chunk in numbered])
+
+    def log_end(self, task_seq: int, attempt: int) -> Extent:
+        last = self._one(tuple, sql.LOG_END, task_seq)
+        return Extent(last[1], last[2]) if last and last[0] == attempt else Extent()
+
+    def own_log_end(self, container_id: str) -> Extent:
+        return self._one(lambda row: Extent(*row), sql.OWN_LOG_END, container_id) or Extent()
+
+    def trim_own_log(self, container_id: str, before: Extent) -> None:
+        self._write(sql.TRIM_OWN_LOG, [(container_id, before.lines, before.size)])
 
     # outputs, deliveries
 
