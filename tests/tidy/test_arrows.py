@@ -13,6 +13,7 @@ from tidy.reading import PACKAGE, imports, shown, sources
 # The floors, from the ground up. No room imports one of its own floor or above.
 FLOORS = (
     ("model", "connection"),
+    ("exchange",),
     ("store", "rules", "blob", "launcher", "runtime", "client"),
     ("engine", "sdk"),
     ("server", "agent", "runner"),
@@ -26,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launcher": {"model"},
     "runtime": {"model"},
     "connection": set(),
-    "client": {"connection", "model"},
+    "exchange": {"connection", "model"},
+    "client": {"exchange", "model"},
     "engine": {"store", "rules", "blob", "model"},
     "sdk": {"client", "model"},
     "server": {"engine", "launcher", "model"},
@@ -74,8 +76,9 @@ def test_only_the_child_of_a_runner_needs_the_sdk() -> None:
 
 
 def test_only_the_client_speaks_http_to_the_server() -> None:
-    """Only the client uses our HTTP connection, nobody another one but the webhook sender, which calls users."""
-    assert [room for room, below in MAY_IMPORT.items() if "connection" in below] == ["client"]
+    """Only what the client stands on uses our HTTP connection, nobody another one but the webhook sender, which calls users."""
+    assert [room for room, below in MAY_IMPORT.items() if "connection" in below] == ["exchange"]
+    assert [room for room, below in MAY_IMPORT.items() if "exchange" in below] == ["client"]
     libraries = {"http.client", "urllib.request", "httpx", "httpx2", "httpcore", "httpcore2", "requests"}
     allowed = {"src/treadle/server/sender.py"}
     for path in FILES:
