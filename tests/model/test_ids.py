@@ -7,7 +7,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.model.ids import iso, uuid7
+from treadle.model.ids import iso, uuid7, uuid7s
 
 TIMES = st.floats(0, 2**47 / 1000)
 BYTES = st.binary(min_size=10, max_size=10)
@@ -37,6 +37,12 @@ def test_ids_of_one_millisecond_differ_by_chance(random: bytes, other: bytes) ->
     mask = bytes([0x0F, 0xFF, 0x3F] + [0xFF] * 7)
     same = all(a & m == b & m for a, b, m in zip(random, other, mask, strict=True))
     assert (uuid7(1.0, random) == uuid7(1.0, other)) == same
+
+
+@given(TIMES, st.lists(BYTES, max_size=5))
+def test_many_ids_are_what_each_would_be_alone(now: float, random: list[bytes]) -> None:
+    """Ten bytes of chance each, in order."""
+    assert uuid7s(now, b"".join(random)) == [uuid7(now, one) for one in random]
 
 
 def test_times_are_written_in_utc() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle.model.errors import InvalidInput, QueueFull
-from treadle.rules.admission import Payload, fitting, full, payload
+from treadle.rules.admission import Payload, fitting, full, payload, payloads
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -52,6 +52,31 @@ def arguments(body: bytes | str, query: str = "") -> tuple[list[Any], dict[str, 
 def test_the_table_of_bodies(body: str, args: list[Any], kwargs: dict[str, Any]) -> None:
     """Each row of Beam's table."""
     assert arguments(body) == (args, kwargs)
+
+
+CALLS = st.fixed_dictionaries({}, optional={"args": st.lists(JSON) | JSON, "kwargs": st.dictionaries(st.text(), JSON) | JSON})
+
+
+@given(st.lists(CALLS | st.dictionaries(st.text(), JSON), min_size=1, max_size=5), st.booleans())
+def test_a_batch_is_mapped_like_its_elements_alone(bodies: list[dict[str, Any]], ascii_only: bool) -> None:
+    """Whether all of them are calls as the SDK sends them, or anything else."""
+    together = payloads(json.dumps(bodies, ensure_ascii=ascii_only).encode())
+    alone = [payload(json.dumps(body).encode()) for body in bodies]
+    assert [json.loads(one.raw) for one in together] == [json.loads(one.raw) for one in alone]
+
+
+@pytest.mark.parametrize("name", ["callback_url", "callback\\u005furl", "\\u0063allback_url"])
+def test_a_batch_of_calls_may_name_webhooks(name: str) -> None:
+    """Of each element alone, however the name is written."""
+    bodies = b'[{"args": [], "kwargs": {}}, {"args": [], "kwargs": {"%b": "https://a.example/"}}]' % name.encode()
+    assert [one.callback_url for one in payloads(bodies)] == [None, "https://a.example/"]
+
+
+@pytest.mark.parametrize("element", ['{"args": "x}", "kwargs": {}}', '{"args": [], "kwargs": "{}}"}', '{"args": [1], "kwargs": [{}]}'])
+def test_in_a_batch_what_only_looks_like_a_call_is_none(element: str) -> None:
+    """`args` that are no list and `kwargs` that are no object are named arguments."""
+    [one] = payloads(f"[{element}]".encode())
+    assert json.loads(one.raw) == json.loads(payload(element.encode()).raw)
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+_VARIANT = dict(zip("0123456789abcdef", 4 * "89ab", strict=True))  # a digit with its upper two bits set to 10
+
 
 def uuid7(now: float, random: bytes) -> str:
-    """A UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, then 10 random bytes.
+    """A UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, then 74 bits of 10 random bytes.
 
     Time order keeps inserts at the end of the index; random ids make them several times dearer.
     """
-    head = int(now * 1000).to_bytes(6, "big")
-    tail = bytes([0x70 | random[0] & 0x0F, random[1], 0x80 | random[2] & 0x3F]) + random[3:10]
-    text = (head + tail).hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return uuid7s(now, random)[0]
+
+
+def uuid7s(now: float, random: bytes) -> list[str]:
+    """As many ids of one time as `random` has tens of bytes."""
+    time, noise = f"{int(now * 1000):012x}", random.hex()
+    head = f"{time[:8]}-{time[8:]}-7"
+    return [
+        f"{head}{noise[at + 1 : at + 4]}-{_VARIANT[noise[at + 4]]}{noise[at + 5 : at + 8]}-{noise[at + 8 : at + 20]}"
+        for at in range(0, len(noise), 20)
+    ]
 
 
 def iso(when: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
 import msgspec
@@ -15,7 +15,7 @@ from treadle.model.api import Accepted, AcceptedMany
 from treadle.model.container import Role
 from treadle.model.deployment import Deployment
 from treadle.model.errors import InvalidInput, NotFound, TooLarge, TreadleError, Unavailable
-from treadle.model.ids import uuid7
+from treadle.model.ids import uuid7s
 from treadle.server.asgi import Receive, Scope, Send, error_body, header, reply
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
@@ -55,9 +55,9 @@ class Enqueue:
         body = await read_body(scope, receive, self._max_body)
         queue = self._bridge.engine.queue
         if batch:
-            many = [_submit(deployment, given) for given in payloads(body)]
+            many = _submits(deployment, payloads(body))
             return _encode(AcceptedMany(await self._bridge.ask(queue.submit_many, many)))
-        one = _submit(deployment, payload(body, scope["query_string"].decode("latin-1")))
+        [one] = _submits(deployment, [payload(body, scope["query_string"].decode("latin-1"))])
         return _encode(Accepted(await self._bridge.ask(queue.submit, one)))
 
     def _target(self, path: str, scope: Scope) -> Deployment:
@@ -81,9 +81,13 @@ class Enqueue:
         return deployment
 
 
-def _submit(deployment: Deployment, given: Payload) -> Submit:
-    noise = random.randbytes(10)  # noqa: S311 - an id need not be a secret, and asking the kernel costs a microsecond
-    return Submit(uuid7(time.time(), noise), deployment, given.raw, given.callback_url)
+def _submits(deployment: Deployment, given: Sequence[Payload]) -> list[Submit]:
+    noise = random.randbytes(10 * len(given))  # noqa: S311 - an id need not be a secret
+    task_ids = uuid7s(time.time(), noise)
+    return [
+        Submit(task_id, deployment, one.raw, one.callback_url)
+        for task_id, one in zip(task_ids, given, strict=True)
+    ]
 
 
 class MethodNotAllowed(TreadleError):
