@@ -216,6 +216,11 @@ class Queue:
         self.dispatch(now, due)
         return [None] * len(requests)
 
+    def lacks_child(self, container_id: str) -> bool:
+        """Whether tasks wait for a free child of a container; asked from outside, of what a report can wait for."""
+        home = self._hints.slots.home(container_id)
+        return home is None or self._hints.counts.waiting.get(home, 0) > 0
+
     # finish
 
     def finish(self, now: float, requests: Sequence[Report]) -> list[None]:

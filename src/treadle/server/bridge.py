@@ -15,6 +15,7 @@ from treadle.engine.writer import AnyCall, Call, Verb
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+PATIENCE = 0.001  # seconds: a commit of its own costs half of that
 log = structlog.get_logger("treadle.server")
 
 
@@ -46,6 +47,7 @@ class Bridge:
         self.delays_changed = asyncio.Event()
         self._due: float | None = None  # when the first delayed task may run, as of the last commit
         self._asked: list[AnyCall] = []
+        self._handing = False  # what is asked leaves at the end of this turn
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self._followers: dict[str, set[asyncio.Event]] = {}
         self._scaling = False
@@ -65,19 +67,32 @@ class Bridge:
         return await future
 
     def tell(
-        self, verb: Verb[Request, Any], request: Request, failed: Callable[[], None] | None = None
+        self,
+        verb: Verb[Request, Any],
+        request: Request,
+        failed: Callable[[], None] | None = None,
+        *,
+        urgent: bool = True,
     ) -> None:
-        """Run a verb whose answer nobody waits for; `failed` is called when it was not written."""
-        self._put(Call(verb, request, failed))
+        """Run a verb whose answer nobody waits for; `failed` is called when it was not written.
 
-    def _put(self, call: AnyCall) -> None:
+        What is not urgent goes with the next transaction of others, or after PATIENCE alone.
+        """
+        self._put(Call(verb, request, failed), urgent)
+
+    def _put(self, call: AnyCall, urgent: bool = True) -> None:
         """Hand over what one turn of the loop asks in one piece: it becomes one transaction."""
         self._asked.append(call)
-        if len(self._asked) == 1:
+        if urgent and not self._handing:
+            self._handing = True
             self._loop.call_soon(self._hand_over)
+        elif len(self._asked) == 1:
+            self._loop.call_later(PATIENCE, self._hand_over)
 
     def _hand_over(self) -> None:
-        asked, self._asked = self._asked, []
+        asked, self._asked, self._handing = self._asked, [], False
+        if not asked:  # they went with others
+            return
         if not self.engine.writer.run_here(asked):
             self.engine.writer.ask(asked)
 
@@ -157,6 +172,10 @@ class Bridge:
     def _scale_once(self, now: float, requests: Sequence[None]) -> Sequence[None]:
         self._scaling = False
         return self.engine.scaler.scale(now, requests)
+
+    def awaited(self, task_id: str) -> bool:
+        """Whether somebody waits for the end of this task."""
+        return task_id in self._waiters
 
     def waiter(self, task_id: str) -> asyncio.Future[None]:
         """Resolved when this task reaches a final state; hand it back to `forget_waiter`."""

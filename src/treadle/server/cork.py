@@ -11,7 +11,7 @@ BIG = 16 * 1024  # bytes
 
 
 class Corked:
-    """A transport that collects what one turn of the event loop writes.
+    """A transport that holds a piece back until the next one, or until the end of this turn of the event loop.
 
     uvicorn writes the head and the body of an answer one after the other. Without Nagle's algorithm each would be a
     packet and a wake-up of the client of its own.
@@ -27,9 +27,9 @@ class Corked:
 
     def write(self, data: bytes) -> None:
         self._pieces.append(data)
-        if len(data) > BIG:
-            self._flush()  # so that a slow reader is noticed at once
-        elif len(self._pieces) == 1:
+        if len(self._pieces) > 1 or len(data) > BIG:  # a big one at once, so that a slow reader is noticed
+            self._flush()
+        else:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:

@@ -135,9 +135,11 @@ class Links:
         for message in messages:
             match message:
                 case Finished():
-                    tell(engine.queue.finish, Report(container_id, message, socket.number), socket.fail)
+                    report = Report(container_id, message, socket.number)
+                    urgent = self._bridge.awaited(message.ref.task_id) or engine.queue.lacks_child(container_id)
+                    tell(engine.queue.finish, report, socket.fail, urgent=urgent)
                 case Lines():
-                    tell(engine.logs.keep, Keep(container_id, message))
+                    tell(engine.logs.keep, Keep(container_id, message), urgent=False)
                 case Returned(refs):
                     given = GivenBack(container_id, refs, socket.number)
                     tell(engine.queue.take_back, given, socket.fail)
