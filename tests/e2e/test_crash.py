@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -130,7 +131,8 @@ def test_tasks_whose_machine_died_with_the_server_are_retried_by_the_next_start(
     until(lambda: started(tmp_path) == set(running), what="four tasks at work")
     place.kill9()
     for process in place.processes():
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it went with its parent
+            process.kill()
     until(lambda: not place.processes(), what="the end of the machine")
     open_gate(tmp_path)
     place.up(port=place.port)

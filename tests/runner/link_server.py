@@ -69,6 +69,10 @@ class Link:
                 assert isinstance(message, kind), message
                 return message
 
+    def last_words(self, seconds: float = DEADLINE) -> list[RunnerToServer]:
+        """All that the runner has still said on a connection that has ended."""
+        return list(iter(lambda: self._said.get(timeout=seconds), None))
+
     def ended(self, seconds: float = DEADLINE) -> bool:
         """True when the runner has closed the connection and had nothing more to say."""
         self.next(type(None), seconds)

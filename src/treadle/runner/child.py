@@ -13,15 +13,16 @@ from typing import BinaryIO, NoReturn
 from treadle.model.wire import Finished, LoadFailed, Raised, Ready, RunSpec, Work
 from treadle.runner import process
 from treadle.runner.failures import NotLoaded, cut, raised, traceback_of
-from treadle.runner.frames import LENGTH, FromChild, decode_for_child, pack
+from treadle.runner.frames import WORK, FromChild, decode_for_child, pack
 from treadle.runner.handler import Handler, load
 from treadle.runner.results import NotJson, arguments, to_json
+from treadle.runner.tokens import Turnstile
 from treadle.sdk.context import FunctionContext
 
 DEFAULT = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
-def run(spec: RunSpec, template: int, sock: socket.socket) -> NoReturn:
+def run(spec: RunSpec, template: int, sock: socket.socket, turnstile: Turnstile) -> NoReturn:
     """Make this process a child of `template`, load the handler, and work until the parent closes the socket."""
     os.setsid()  # a group of its own: what the handler starts is killed with it
     process.die_with(template)
@@ -31,16 +32,17 @@ def run(spec: RunSpec, template: int, sock: socket.socket) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(ConnectionError):  # the parent has gone: nobody wants the answer
-        Child(spec, sock).serve()
+        Child(spec, sock, turnstile).serve()
     _flush()
     os._exit(0)
 
 
 class Child:
-    """The loaded handler and the socket to the parent."""
+    """The socket to the parent, on which work comes ahead, and the turnstile that says which of it may begin."""
 
-    def __init__(self, spec: RunSpec, sock: socket.socket) -> None:
+    def __init__(self, spec: RunSpec, sock: socket.socket, turnstile: Turnstile) -> None:
         self._spec = spec
+        self._turnstile = turnstile
         self._sock = sock
         self._from_parent: BinaryIO = sock.makefile("rb")
         self._pid = os.getpid()
@@ -50,8 +52,8 @@ class Child:
         if handler is None:
             return
         self._send(Ready(1))
-        while (work := self._receive()) is not None:
-            self._send(self._attempt(handler, work))
+        while (work := self._next()) is not None:
+            self._send(self._attempt(handler, work))  # at once: with the next token the parent counts on it
 
     def _load(self) -> Handler | None:
         os.environ["TREADLE_URL"] = self._spec.url
@@ -97,18 +99,26 @@ class Child:
             os._exit(0)  # user code has forked and let its copy return here: one process speaks for a task
         self._sock.sendall(pack(message))
 
-    def _receive(self) -> Work | None:
-        """The next task; None when the parent has closed the socket."""
-        head = self._from_parent.read(LENGTH.size)
-        if len(head) < LENGTH.size:
-            return None
-        size = LENGTH.unpack(head)[0]
-        body = self._from_parent.read(size)
-        return decode_for_child(body) if len(body) == size else None
+    def _next(self) -> Work | None:
+        """The next task that may begin, after those that were taken back; None when the parent has ended."""
+        token = self._turnstile.wait()
+        while token is not None:
+            head = self._from_parent.read(WORK.size)
+            if len(head) < WORK.size:
+                return None
+            size, number = WORK.unpack(head)
+            body = self._from_parent.read(size)
+            if len(body) < size:
+                return None
+            if number == token:
+                return decode_for_child(body)
+        return None
 
 
 def _flush() -> None:
     """What was printed is in the log before the task is reported."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # user code may have closed or replaced them
+        try:  # noqa: SIM105 -- contextlib.suppress costs twice what a flush of nothing does
             stream.flush()
+        except Exception:  # noqa: BLE001, S110 -- user code may have closed or replaced them
+            pass

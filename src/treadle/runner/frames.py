@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 import msgspec
 
 from treadle.model.wire import Finished, LoadFailed, Ready, Work, encode
 
 LENGTH = struct.Struct("<I")
-ORDER = struct.Struct("<cI")  # parent -> template: FORK (with a socket) or KILL, and the child's number
+WORK = struct.Struct("<II")  # parent -> child, before each Work: its length, and the number of its token
+ORDER = struct.Struct("<cI")  # parent -> template: FORK (with a socket and tokens) or KILL, and the child's number
 FORK = b"F"
 KILL = b"K"
 
@@ -42,19 +42,28 @@ def pack(message: msgspec.Struct) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
+def pack_work(number: int, work: Work) -> bytes:
+    body = encode(work)
+    return WORK.pack(len(body), number) + body
+
+
 class Frames:
     """Puts frames together again from the pieces that a socket gives."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """Yield each frame that is complete with this piece."""
-        self._buffer += piece
-        while len(self._buffer) >= LENGTH.size:
-            end = LENGTH.size + LENGTH.unpack_from(self._buffer)[0]
-            if len(self._buffer) < end:
-                return
-            frame = bytes(memoryview(self._buffer)[LENGTH.size : end])
-            del self._buffer[:end]
-            yield frame
+    def feed(self, piece: bytes) -> list[bytearray]:
+        """The frames that are complete with this piece."""
+        buffer = self._buffer
+        buffer += piece
+        frames = []
+        start = 0
+        while len(buffer) >= start + LENGTH.size:
+            end = start + LENGTH.size + LENGTH.unpack_from(buffer, start)[0]
+            if len(buffer) < end:
+                break
+            frames.append(buffer[start + LENGTH.size : end])
+            start = end
+        del buffer[:start]
+        return frames

@@ -44,13 +44,13 @@ class End(Enum):
 
 
 class Link:
-    """`greet` gives the first messages of each connection, `receive` takes each message of the server."""
+    """`greet` gives the first messages of each connection, `receive` takes each frame of the server."""
 
     def __init__(
         self,
         spec: RunSpec,
         greet: Callable[[], list[RunnerToServer]],
-        receive: Callable[[ServerToRunner], None],
+        receive: Callable[[list[ServerToRunner]], None],
     ) -> None:
         self._spec = spec
         self._greet = greet
@@ -136,8 +136,7 @@ class Link:
     async def _read(self, connection: ClientConnection) -> None:
         try:
             async for frame in connection:
-                for message in decode_for_runner(frame if isinstance(frame, bytes) else frame.encode()):
-                    self._receive(message)
+                self._receive(decode_for_runner(frame if isinstance(frame, bytes) else frame.encode()))
         except ConnectionClosed:
             pass
         except ValueError as exc:  # msgspec's errors are ValueErrors

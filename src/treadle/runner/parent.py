@@ -7,7 +7,6 @@ import contextlib
 import signal
 import socket
 import sys
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from treadle.model.wire import (
     Stop,
     Work,
 )
+from treadle.runner.dealing import Dealer
 from treadle.runner.evidence import Evidence
 from treadle.runner.frames import FromChild
 from treadle.runner.link import End, Link
@@ -56,20 +56,18 @@ async def _run(spec: RunSpec, template: socket.socket, last_words: Path) -> int:
 
 
 class Parent:
-    """All that is known here of attempts: running in a child, or finished and not yet settled by the server."""
+    """All that is known here of attempts: given out or waiting, or finished and not yet settled by the server."""
 
     def __init__(self, spec: RunSpec, template: socket.socket, last_words: Path) -> None:
         self._spec = spec
         self._last_words = last_words
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
-        self._pool = Pool(template, self._on_message, self._on_exit, self._on_template_end)
+        self._pool = Pool(template, self._on_messages, self._on_exit, self._on_template_end)
         self._link = Link(spec, self._greet, self._on_server)
         self._evidence = Evidence(spec)
-        self._idle: deque[Child] = deque()
-        self._backlog: dict[AttemptRef, Work] = {}  # sent ahead: the children take it in this order
+        self._dealer = Dealer()
         self._promised = 0  # free children that have died: the server counts them, so what replaces them is no news
-        self._running: dict[AttemptRef, Child] = {}
         self._unsettled: dict[AttemptRef, Finished] = {}
         self._load_failed: LoadFailed | None = None
         self._deaths = 0
@@ -104,8 +102,8 @@ class Parent:
         self._stopping = asyncio.create_task(self._wind_down())
 
     async def _wind_down(self) -> None:
-        await self._until(lambda: not self._running, self._stop_at)
-        for ref in list(self._running):
+        await self._until(lambda: not self._dealer, self._stop_at)
+        for ref in list(self._dealer):
             self._give_up(ref)
         await self._until(lambda: not self._unsettled, self._loop.time() + SETTLE_SECONDS)
         if self._load_failed is not None:
@@ -123,8 +121,8 @@ class Parent:
 
     def _greet(self) -> list[RunnerToServer]:
         """The whole state in the first messages of a connection; free children are counted in Hello alone."""
-        held = [*self._running, *self._backlog, *self._unsettled]
-        free = 0 if self._stopping else len(self._idle) - len(self._backlog)
+        held = [*self._dealer, *self._unsettled]
+        free = 0 if self._stopping else self._dealer.free()
         self._promised = 0
         greeting: list[RunnerToServer] = [Hello(self._spec.container_id, held, free)]
         greeting += [replace(finished, free=False) for finished in self._unsettled.values()]
@@ -132,58 +130,75 @@ class Parent:
             greeting.append(self._load_failed)
         return greeting
 
-    def _on_server(self, message: ServerToRunner) -> None:
-        match message:
-            case Work():
-                self._on_work(message)
-            case Cancel(ref):
-                self._give_up(ref)
-            case Recall():
-                self._give_back()
-            case Settled(refs):
-                for ref in refs:
-                    self._unsettled.pop(ref, None)
-                self._changed.set()
-            case Stop(grace):
-                self.stop(grace)
+    def _on_server(self, messages: list[ServerToRunner]) -> None:
+        for message in messages:
+            match message:
+                case Work(ref):
+                    if not (self._stopping or ref in self._dealer or ref in self._unsettled):
+                        self._dealer.add(message)
+                case Settled(refs):
+                    for ref in refs:
+                        self._unsettled.pop(ref, None)
+                case Cancel(ref):
+                    self._give_up(ref)
+                case Recall():
+                    self._give_back()
+                case Stop(grace):
+                    self.stop(grace)
+        self._go_on()
 
-    def _on_work(self, work: Work) -> None:
-        ref = work.ref
-        if self._stopping or ref in self._backlog or ref in self._running or ref in self._unsettled:
-            return
-        self._backlog[ref] = work
-        if self._idle:
-            self._take_next(self._idle.popleft())
+    def _go_on(self) -> None:
+        """Once after all that has come together: give work out, and see to the deadlines of what runs."""
+        self._dealer.deal(self._loop.time())
+        self._changed.set()
+        timeout = self._spec.config.timeout
+        if timeout > 0 and self._alarm is None and (working := self._dealer.since()):
+            first = min(since for since, _ in working)
+            self._alarm = self._loop.call_at(first + timeout, self._on_alarm)
 
     def _give_up(self, ref: AttemptRef) -> None:
-        """Kill the child that runs this attempt, whose report nobody wants."""
-        child = self._running.pop(ref, None)
+        """End an attempt, whose report nobody wants: before it begins, or with the child that runs it."""
+        child = self._dealer.holder(ref)
         if child is not None:
-            child.rest()
-            self._pool.kill(child, Fate.UNWANTED)
-        elif self._backlog.pop(ref, None) is not None:
+            self._halt(child)
+        if self._dealer.drop(ref):
             self._link.put(Ready(1))  # the child it would have had
+        elif child is not None and ref in self._dealer:
+            self._dealer.leave(child)
+            self._pool.kill(child, Fate.UNWANTED)
+
+    def _halt(self, child: Child) -> None:
+        """Have a child begin no more, and hear what it has ended until now: the rest of its hand is what it runs."""
+        self._dealer.take_back(child)
+        self._note(child, self._pool.hear(child))
 
     def _give_back(self) -> None:
-        """Drop what has not started, and say so; without a link the next greeting does not name it."""
-        if self._backlog:
-            self._link.put(Returned(list(self._backlog)))
-            self._backlog.clear()
+        """Drop what has not begun, and say so; without a link the next greeting does not name it."""
+        self._dealer.take_all_back()
+        if refs := self._dealer.empty():
+            self._link.put(Returned(refs))
 
     # what the children say
 
-    def _on_message(self, child: Child, message: FromChild) -> None:
-        match message:
-            case Finished():
-                self._on_finished(child, message)
-            case Ready():
-                child.loaded = True
-                self._look()
-                self._take_next(child)
-                self._tell_free(message)
-            case LoadFailed():
-                child.fate = Fate.BROKEN
-                self._fail(message)
+    def _on_messages(self, child: Child, messages: list[FromChild]) -> None:
+        self._note(child, messages)
+        self._go_on()
+
+    def _note(self, child: Child, messages: list[FromChild]) -> None:
+        now = self._loop.time()
+        for message in messages:
+            match message:
+                case Finished():
+                    self._dealer.ended(child, message.ref, now)
+                    self._on_finished(message)
+                case Ready():
+                    child.loaded = True
+                    self._look()
+                    self._dealer.join(child)
+                    self._tell_free(message)
+                case LoadFailed():
+                    child.fate = Fate.BROKEN
+                    self._fail(message)
 
     def _tell_free(self, ready: Ready) -> None:
         if self._promised:
@@ -191,68 +206,52 @@ class Parent:
         elif not self._stopping:
             self._link.put(ready)
 
-    def _on_finished(self, child: Child, finished: Finished) -> None:
-        child.rest()
-        self._running.pop(finished.ref)
+    def _on_finished(self, finished: Finished) -> None:
         self._deaths = 0
         if finished.raised is not None:
             self._look()
-        self._take_next(child)
         self._report(replace(finished, free=False) if self._stopping else finished)
-
-    def _take_next(self, child: Child) -> None:
-        """Give a free child the next waiting task, if there is one."""
-        if not self._backlog:
-            self._idle.append(child)
-            return
-        ref = next(iter(self._backlog))
-        work = self._backlog.pop(ref)
-        self._running[ref] = child
-        if self._spec.config.timeout > 0:
-            child.deadline = self._loop.time() + self._spec.config.timeout
-            if self._alarm is None:
-                self._alarm = self._loop.call_at(child.deadline, self._on_alarm)
-        child.give(work)
-
-    def _on_alarm(self) -> None:
-        """Kill who is past its deadline. One timer serves all: most tasks are over long before it rings."""
-        now, later = self._loop.time(), []
-        for child in self._running.values():
-            if child.deadline is None or child.fate is not None:
-                continue
-            if child.deadline <= now:
-                self._pool.kill(child, Fate.TIMED_OUT)
-            else:
-                later.append(child.deadline)
-        self._alarm = self._loop.call_at(min(later), self._on_alarm) if later else None
 
     def _report(self, finished: Finished) -> None:
         self._unsettled[finished.ref] = finished
-        self._link.put(finished, TOGETHER if self._backlog else 0.0)
-        self._changed.set()
+        self._link.put(finished, TOGETHER if self._dealer.busy() else 0.0)
 
     def _look(self) -> None:
         """A process that user code started may have been killed for memory: not to be charged to a later death."""
-        if not self._running:
+        if not self._dealer:
             self._evidence.forget()
+
+    def _on_alarm(self) -> None:
+        """Kill who is past its deadline. One timer serves all: most tasks are over long before it rings."""
+        self._alarm = None
+        limit = self._loop.time() - self._spec.config.timeout
+        for since, child in self._dealer.since():
+            if since <= limit:
+                self._on_overdue(child, child.hand[0].ref)
+        self._go_on()
+
+    def _on_overdue(self, child: Child, ref: AttemptRef) -> None:
+        self._halt(child)
+        if self._dealer.holder(ref) is child:
+            self._pool.kill(child, Fate.TIMED_OUT)
+        elif ref in self._dealer:  # it has not even begun: no fault of this task
+            self._pool.kill(child, Fate.STUCK)
 
     # how the children end
 
-    def _on_exit(self, child: Child, status: int) -> None:
-        if child in self._idle:
-            self._idle.remove(child)
-            self._promised += 1
-        work = child.work
-        child.rest()
-        if work is not None:
-            self._running.pop(work.ref)
+    def _on_exit(self, child: Child, last: list[FromChild], status: int) -> None:
+        self._note(child, last)
+        ref = self._dealer.leave(child)
+        if ref is not None:
             timed_out = child.fate is Fate.TIMED_OUT
             died = None if timed_out else self._evidence.of(status)
-            self._report(Finished(work.ref, died=died, timed_out=timed_out))
-        elif child.fate is None:
+            self._report(Finished(ref, died=died, timed_out=timed_out))
+        elif child.fate in (None, Fate.STUCK):
+            self._promised += child.loaded
             self._on_needless_death(child, status)
         if not self._stopping:
             self._pool.fork()
+        self._go_on()
 
     def _on_needless_death(self, child: Child, status: int) -> None:
         """A child that had no task is replaced, but not for ever."""

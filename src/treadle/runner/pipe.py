@@ -17,16 +17,18 @@ PIECE = 64 * 1024  # more would have the allocator map and unmap memory for each
 class Pipe:
     """A socket, what is still to be written to it, and whom to tell of frames and of its end."""
 
-    def __init__(self, sock: socket.socket, on_frame: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: socket.socket, on_frames: Callable[[list[bytearray]], None], on_end: Callable[[], None]
+    ) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._on_frame = on_frame
+        self._on_frames = on_frames
         self._on_end = on_end
         self._frames = Frames()
         self._unsent = bytearray()
         self._open = True
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(sock, self._read)
+        self._loop.add_reader(sock, self._readable)
 
     def send(self, frame: bytes) -> None:
         """Write now what the socket takes and the rest when it takes more. Nothing happens after the end."""
@@ -38,10 +40,12 @@ class Pipe:
             self._unsent += memoryview(frame)[sent:]
             self._loop.add_writer(self._sock, self._write_on)
 
-    def drain(self) -> None:
-        """Read all that has arrived, without waiting for the event loop."""
-        while self._open and self._read():
-            pass
+    def drain(self) -> list[bytearray]:
+        """All frames that have arrived, without waiting for the event loop."""
+        frames = []
+        while self._open and (piece := self._read()):
+            frames += self._frames.feed(piece)
+        return frames
 
     def close(self) -> None:
         if self._open:
@@ -50,21 +54,23 @@ class Pipe:
             self._loop.remove_writer(self._sock)
             self._sock.close()
 
-    def _read(self) -> bool:
-        """Read one piece; False when there is none now."""
+    def _readable(self) -> None:
+        piece = self._read()
+        if piece and (frames := self._frames.feed(piece)):
+            self._on_frames(frames)
+
+    def _read(self) -> bytes:
+        """One piece; empty when there is none now, or never again."""
         try:
             piece = self._sock.recv(PIECE)
         except BlockingIOError:
-            return False
+            return b""
         except OSError:
             piece = b""
         if not piece:
             self.close()
             self._on_end()
-            return False
-        for frame in self._frames.feed(piece):
-            self._on_frame(frame)
-        return True
+        return piece
 
     def _write(self, data: memoryview | bytearray) -> int:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 
@@ -18,9 +19,10 @@ from treadle.runner.frames import (
     Gone,
     decode_from_child,
     decode_from_template,
-    pack,
+    pack_work,
 )
 from treadle.runner.pipe import Pipe
+from treadle.runner.tokens import Tokens
 
 
 class Fate(Enum):
@@ -29,28 +31,34 @@ class Fate(Enum):
     TIMED_OUT = auto()
     UNWANTED = auto()  # its attempt was cancelled, or the runner is ending
     BROKEN = auto()  # it could not load the handler
+    STUCK = auto()  # it does not begin what it may: a thread that user code left behind holds the interpreter
 
 
 class Child:
-    """One child process: loading until `loaded`, running while it has `work`, else free."""
+    """One child process: loading until `loaded`, then running the first task in its `hand`; the others follow."""
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.pid = 0
         self.loaded = False
-        self.work: Work | None = None
-        self.deadline: float | None = None  # in the event loop's time
+        self.hand: deque[Work] = deque()  # given and not reported, in the order in which they begin
+        self.since: float | None = None  # when the first of them began as far as is known, in the event loop's time
         self.fate: Fate | None = None
+        self.tokens = Tokens()
         self.pipe: Pipe
+        self._given = 0
 
-    def give(self, work: Work) -> None:
-        self.work = work
-        self.pipe.send(pack(work))
+    def give(self, works: list[Work]) -> None:
+        """Have the child run these after what it has. Frames go first: a child with a token waits for its frame."""
+        first = self._given + 1
+        self._given += len(works)
+        self.hand += works
+        self.pipe.send(b"".join([pack_work(number, work) for number, work in enumerate(works, first)]))
+        self.tokens.put(list(range(first, self._given + 1)))
 
-    def rest(self) -> None:
-        """Its task is over, one way or the other."""
-        self.work = None
-        self.deadline = None
+    def take_back(self) -> list[Work]:
+        """What the child had not begun and never will, the last first. The child skips the frames of that."""
+        return [self.hand.pop() for _ in range(self.tokens.take_back())]
 
 
 class Pool:
@@ -59,12 +67,12 @@ class Pool:
     def __init__(
         self,
         template: socket.socket,
-        on_message: Callable[[Child, FromChild], None],
-        on_exit: Callable[[Child, int], None],
+        on_messages: Callable[[Child, list[FromChild]], None],
+        on_exit: Callable[[Child, list[FromChild], int], None],
         on_template_end: Callable[[LoadFailed | None], None],
     ) -> None:
         self._sock = template
-        self._on_message = on_message
+        self._on_messages = on_messages
         self._on_exit = on_exit
         self._on_template_end = on_template_end
         self._children: dict[int, Child] = {}
@@ -80,9 +88,9 @@ class Pool:
         self._count += 1
         child = Child(self._count)
         ours, theirs = socket.socketpair()
-        child.pipe = Pipe(ours, lambda frame: self._from_child(child, frame), lambda: self._order(KILL, child))
+        child.pipe = Pipe(ours, lambda frames: self._from_child(child, frames), lambda: self._order(KILL, child))
         self._children[child.number] = child
-        self._order(FORK, child, [theirs.fileno()])
+        self._order(FORK, child, [theirs.fileno(), child.tokens.end])
         theirs.close()
 
     def kill(self, child: Child, fate: Fate) -> None:
@@ -95,24 +103,34 @@ class Pool:
             with contextlib.suppress(ConnectionError):  # the template has ended: its pipe tells
                 socket.send_fds(self._sock, [ORDER.pack(word, child.number)], fds or [])
 
-    def _from_child(self, child: Child, frame: bytes) -> None:
-        if child.fate is None:
-            self._on_message(child, decode_from_child(frame))
+    def hear(self, child: Child) -> list[FromChild]:
+        """What the child has said and nobody has read. It has told of each task before it took the next token."""
+        return self._decode(child, child.pipe.drain())
 
-    def _from_template(self, frame: bytes) -> None:
-        message = decode_from_template(frame)
-        if isinstance(message, LoadFailed):
-            self._last_words = message
-        elif isinstance(message, Forked):
-            self._children[message.number].pid = message.pid
-        else:
-            self._gone(message)
+    def _from_child(self, child: Child, frames: list[bytearray]) -> None:
+        if child.fate is None:
+            self._on_messages(child, self._decode(child, frames))
+
+    @staticmethod
+    def _decode(child: Child, frames: list[bytearray]) -> list[FromChild]:
+        return [decode_from_child(frame) for frame in frames] if child.fate is None else []
+
+    def _from_template(self, frames: list[bytearray]) -> None:
+        for frame in frames:
+            message = decode_from_template(frame)
+            if isinstance(message, LoadFailed):
+                self._last_words = message
+            elif isinstance(message, Forked):
+                self._children[message.number].pid = message.pid
+            else:
+                self._gone(message)
 
     def _gone(self, gone: Gone) -> None:
         child = self._children.pop(gone.number)
-        child.pipe.drain()  # it may have finished its task before it ended
+        last = self.hear(child)  # it may have finished its task before it ended
         child.pipe.close()
-        self._on_exit(child, gone.status)
+        self._on_exit(child, last, gone.status)
+        child.tokens.close()
 
     def _template_ended(self) -> None:
         """The kernel has killed the children with it; what they started is left to us."""

@@ -14,6 +14,7 @@ from typing import NoReturn
 from treadle.model.wire import LoadFailed, RunSpec
 from treadle.runner import child, process
 from treadle.runner.frames import FORK, ORDER, Forked, FromTemplate, Gone, pack
+from treadle.runner.tokens import Turnstile
 
 ASIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to the whole group, meant for the parent
 
@@ -82,12 +83,12 @@ class Template:
 
     def _obey(self) -> bool:
         """Carry out one order of the parent; False when it has closed the socket."""
-        order, fds, _, _ = socket.recv_fds(self._sock, ORDER.size, 1)
+        order, fds, _, _ = socket.recv_fds(self._sock, ORDER.size, 2)
         if len(order) < ORDER.size:
             return False
         word, number = ORDER.unpack(order)
         if word == FORK:
-            self._fork(number, fds[0])
+            self._fork(number, *fds)
         else:
             self._kill(number)
         return True
@@ -97,21 +98,22 @@ class Template:
             if known == number:
                 process.kill_group(pid)
 
-    def _fork(self, number: int, fd: int) -> None:
+    def _fork(self, number: int, fd: int, tokens: int) -> None:
         template = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_child(template, fd)
+            self._become_child(template, fd, tokens)
         os.close(fd)
+        os.close(tokens)
         self._numbers[pid] = number
         self._tell(Forked(number, pid))
 
-    def _become_child(self, template: int, fd: int) -> NoReturn:
+    def _become_child(self, template: int, fd: int, tokens: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             for sock in (self._sock, self._awake, self._wake):
                 sock.close()
-            child.run(self._spec, template, socket.socket(fileno=fd))
+            child.run(self._spec, template, socket.socket(fileno=fd), Turnstile(tokens))
         except BaseException:  # noqa: BLE001 -- a child must never go on as a second template
             sys.excepthook(*sys.exc_info())
         finally:
