@@ -37,6 +37,10 @@ def tasks(store: Store) -> None:
     ("filters", "expected"),
     [
         ({}, "t6 t5 t4 t3 t2 t1"),
+        ({"statuses": (TaskStatus.PENDING, TaskStatus.RUNNING)}, "t6 t4 t1"),
+        ({"statuses": (TaskStatus.PENDING, TaskStatus.RUNNING), "deployment_ids": (DEPLOYMENT,)}, "t6 t1"),
+        ({"statuses": (TaskStatus.PENDING,), "task_ids": ("t1", "t2", "t6")}, "t1"),
+        ({"statuses": (TaskStatus.FAILED, TaskStatus.TIMEOUT), "limit": 1}, "t5"),
         ({"limit": 2}, "t6 t5"),
         ({"statuses": (TaskStatus.FAILED,)}, "t5 t3"),
         ({"statuses": (TaskStatus.COMPLETE, TaskStatus.RUNNING)}, "t6 t2"),

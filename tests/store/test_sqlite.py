@@ -58,6 +58,8 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
 
 ONE_DEPLOYMENT, _ = sql.list_tasks(TaskFilter(1, deployment_ids=("d",)))
 ANY, _ = sql.list_tasks(TaskFilter(1, before_seq=9))
+NAMED, _ = sql.list_tasks(TaskFilter(1, (TaskStatus.PENDING,), task_ids=("t", "u")))
+OF_ONE, _ = sql.list_tasks(TaskFilter(1, (TaskStatus.PENDING, TaskStatus.RUNNING), deployment_ids=("d",)))
 SMALL = ("task_waiting", "task_running")  # indexes that may be read from end to end
 UNHAPPY, _ = sql.list_tasks(TaskFilter(1, (TaskStatus.FAILED, TaskStatus.TIMEOUT)))
 UNFINISHED, _ = sql.list_tasks(TaskFilter(1, (TaskStatus.PENDING, TaskStatus.RUNNING)))
@@ -77,6 +79,9 @@ UNFINISHED, _ = sql.list_tasks(TaskFilter(1, (TaskStatus.PENDING, TaskStatus.RUN
         (UNHAPPY, "task_unhappy"),
         (UNFINISHED, "task_waiting"),
         (UNFINISHED, "task_running"),
+        (OF_ONE, "task_waiting"),
+        (OF_ONE, "task_running"),
+        (NAMED, "sqlite_autoindex_task_1 (id=?)"),
         (sql.DUE_DELIVERIES, "delivery_due"),
         (sql.DRAFT, "deployment_draft"),
         (sql.LIVE_CONTAINERS, "container_status"),

@@ -211,8 +211,10 @@ def list_tasks(which: TaskFilter) -> tuple[str, tuple[str | int | float, ...]]:
         ("task.deployment_id IN", which.deployment_ids),
         ("task.container_id IN", which.container_ids),
     )
-    # With one deployment its own index has the rows in order; the plus keeps the planner off the workspace's.
-    where = ["+task.workspace_id = ?" if len(which.deployment_ids) == 1 else "task.workspace_id = ?"]
+    # The plus keeps the planner off an index: with one deployment its own has the rows in order, and named tasks are
+    # few, whatever their order.
+    named = bool(which.task_ids)
+    where = ["+task.workspace_id = ?" if named or len(which.deployment_ids) == 1 else "task.workspace_id = ?"]
     bound: list[str | int | float] = [which.workspace_id]
     for fragment, value in bounds:
         if value is not None:
@@ -222,24 +224,34 @@ def list_tasks(which: TaskFilter) -> tuple[str, tuple[str | int | float, ...]]:
         if members:
             where.append(f"{fragment} ({_marks(members)})")
             bound.extend(members)
-    where += _by_index(frozenset(which.statuses))
+    leading, bound_there = _by_index(which)
+    where += leading
+    bound += bound_there
     if which.names:
         where.append(f"{names_in} ({_marks(which.names)}))")
         bound.extend((which.workspace_id, *which.names))
     bound.append(which.limit)
-    return f"SELECT {_TASK} FROM task WHERE {' AND '.join(where)} ORDER BY task.seq DESC LIMIT ?", tuple(bound)
+    order = "+task.seq" if named else "task.seq"
+    return f"SELECT {_TASK} FROM task WHERE {' AND '.join(where)} ORDER BY {order} DESC LIMIT ?", tuple(bound)
 
 
-def _by_index(statuses: frozenset[TaskStatus]) -> list[str]:
-    """What leads to few rows by a partial index, where the order of the list would lead through all."""
-    if not statuses:
-        return []
+def _by_index(which: TaskFilter) -> tuple[list[str], list[str]]:
+    """What leads to few rows by a partial index, where the order of the list would lead through all; its values."""
+    statuses = frozenset(which.statuses)
+    if not statuses or which.task_ids:
+        return [], []
     if statuses <= words.FINAL - {TaskStatus.COMPLETE}:
-        return [_UNHAPPY]
+        return [_UNHAPPY], []
     if statuses <= words.WAITING | {TaskStatus.RUNNING}:
-        waiting, running = (f"SELECT seq FROM task WHERE {which}" for which in (_WAITING, _RUNNING))
-        return [f"task.seq IN ({waiting} UNION ALL {running})"]
-    return []
+        homes = which.deployment_ids
+        there = f" AND task.deployment_id IN ({_marks(homes)})" if homes else ""
+        parts = []
+        if statuses & words.WAITING:
+            parts.append(f"SELECT seq FROM task INDEXED BY task_waiting WHERE {_WAITING}{there}")
+        if TaskStatus.RUNNING in statuses:
+            parts.append(f"SELECT seq FROM task INDEXED BY task_running WHERE {_RUNNING}{there}")
+        return [f"task.seq IN ({' UNION ALL '.join(parts)})"], [*homes] * len(parts)
+    return [], []
 
 
 def _marks(members: tuple[str, ...]) -> str:
