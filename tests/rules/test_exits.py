@@ -26,12 +26,18 @@ K = FailureKind
         (
             Died(-signal.SIGKILL, oom_kills=1, peak=127 * MIB, limit=128 * MIB),
             K.OOM,
-            "out of memory: peak 127 MiB at a limit of 128 MiB. Give it more, e.g. memory=256",
+            'out of memory: peak 127 MiB at a limit of 128 MiB. Give it more, e.g. memory="256Mi"',
         ),
         (
             Died(1, oom_kills=2, peak=0, limit=0),
             K.OOM,
-            "out of memory: peak 0 MiB at a limit of 128 MiB. Give it more, e.g. memory=256",
+            "out of memory in a process that the task had started: its limit is 128 MiB. "
+            'Give it more, e.g. memory="256Mi"',
+        ),
+        (
+            Died(137, oom_kills=1, peak=700 * MIB, limit=512 * MIB),
+            K.OOM,
+            'out of memory: peak 700 MiB at a limit of 512 MiB. Give it more, e.g. memory="1Gi"',
         ),
     ],
 )
@@ -54,6 +60,17 @@ def test_what_user_code_raised(raised: Raised, kind: FailureKind, reason: str) -
     failure = exits.of_exception(raised)
     assert (failure.kind, failure.reason) == (kind, reason)
     assert (failure.type, failure.message, failure.traceback) == (raised.type, raised.message, raised.traceback)
+
+
+def test_an_exception_says_if_memory_ran_out_for_what_the_task_had_started() -> None:
+    """It stays an exception, which `retry_for` may name; the advice comes with it."""
+    oom = Died(0, oom_kills=1, peak=128 * MIB, limit=128 * MIB)
+    failure = exits.of_exception(Raised("CalledProcessError", "Command 'ffmpeg' died", "tb", oom=oom))
+    assert failure.kind is K.EXCEPTION
+    assert failure.reason == (
+        "CalledProcessError: Command 'ffmpeg' died (out of memory in a process that the task had started: "
+        'peak 128 MiB at a limit of 128 MiB. Give it more, e.g. memory="256Mi")'
+    )
 
 
 def test_a_reason_has_an_end() -> None:

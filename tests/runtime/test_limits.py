@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -17,11 +14,9 @@ from runtime.conftest import MIB
 from runtime.waiting import async_test, until
 from treadle.model.errors import InvalidOption
 from treadle.model.wire import RunSpec
-from treadle.runtime import processes
 from treadle.runtime.base import Runtime, StartSpec
-from treadle.runtime.limits import CGROUP1, CGROUP2, Cgroup
-from treadle.runtime.probe import Limits, probe
-from treadle.runtime.watchdog import CALM, TENSE, Watchdog
+from treadle.runtime.limits import CGROUP1, CGROUP2
+from treadle.runtime.probe import probe
 
 pytestmark = pytest.mark.process
 
@@ -90,13 +85,19 @@ def test_the_mechanism_chosen_unasked_is_the_first_that_works() -> None:
 
 
 def test_the_watchdog_can_be_asked_for() -> None:
-    assert probe("watchdog") == Limits("watchdog")
+    """It holds memory; what groups can hold besides is left to them."""
+    limits = probe("watchdog")
+    assert limits.kind == "watchdog"
+    assert limits.by("memory") == "watchdog"
+    assert all("memory" not in base.controllers for base in limits.bases)
 
 
 def test_without_any_cgroup_mount_the_watchdog_is_chosen(tmp_path: Path) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text("22 1 8:1 / / rw - ext4 /dev/sda1 rw\n")
-    assert probe(mounts=mounts).kind == "watchdog"
+    limits = probe(mounts=mounts)
+    assert limits.bases == ()
+    assert [limits.by(name) for name in ("memory", "cpu", "pids")] == ["watchdog", "", "watchdog"]
 
 
 def test_a_mount_without_a_memory_controller_does_not_count(tmp_path: Path) -> None:
@@ -116,43 +117,3 @@ def test_a_mechanism_asked_for_that_does_not_work_is_an_error_with_advice(tmp_pa
 def test_an_unknown_mechanism_is_refused_with_those_allowed() -> None:
     with pytest.raises(InvalidOption, match=r"'rlimit'.*cgroup2, cgroup1, watchdog"):
         probe("rlimit")
-
-
-def test_version_2_files_are_set_as_the_kernel_wants_them(tmp_path: Path) -> None:
-    """On plain files, since few machines have both versions."""
-    for name in ("memory.max", "memory.swap.max", "memory.oom.group", "memory.peak", "memory.events"):
-        (tmp_path / name).write_text("")
-    (tmp_path / "memory.events").write_text("low 0\noom 0\noom_kill 0\n")
-    group = Cgroup(CGROUP2, tmp_path, 64 * MIB)
-    group.create()
-    assert (tmp_path / "memory.max").read_text() == str(64 * MIB)
-    assert (tmp_path / "memory.swap.max").read_text() == "0"
-    assert (tmp_path / "memory.oom.group").read_text() == "0"
-    assert group.counts_kills()
-    assert group.peak_file.endswith("memory.peak")
-
-
-def test_a_calm_container_is_looked_at_less_often_than_a_full_one(tmp_path: Path) -> None:
-    calm = Watchdog(tmp_path, 1024 * MIB)
-    child = subprocess.Popen([sys.executable, "-c", "print('x' * 2 ** 21, flush=True); input()"],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
-    try:
-        assert child.stdout is not None
-        child.stdout.read(1)
-        used = processes.resident(child.pid)
-        assert calm.tick(os.getpid()) == CALM
-        assert Watchdog(tmp_path, int(used * 1.2)).tick(os.getpid()) == TENSE
-        assert child.poll() is None
-    finally:
-        child.kill()
-        child.communicate()
-
-
-def test_the_watchdog_goes_on_counting_where_the_one_before_it_ended(tmp_path: Path) -> None:
-    (tmp_path / "oom").write_text("oom_kill 2\n")
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    Watchdog(tmp_path, 1024).tick(os.getpid())
-    assert child.wait() == -signal.SIGKILL
-    child.communicate()
-    assert (tmp_path / "oom").read_text() == "oom_kill 3\n"
-    assert int((tmp_path / "peak").read_text()) > 1024

@@ -22,6 +22,7 @@ MAX_URL = 2048
 MAX_RETRIES = 100
 MAX_TIMEOUT = 7 * 86400
 MAX_TTL = 30 * 86400
+MAX_MEMORY = 1024 * 1024  # MiB
 RESERVED_NAMES = frozenset({"id", "public", "latest", "warmup", "batch"})
 
 
@@ -140,9 +141,16 @@ def parse_memory(value: object) -> int:
         mib = value
     else:
         raise bad("memory", value, allowed)
-    if not 32 <= mib <= 1024 * 1024:
+    if not 32 <= mib <= MAX_MEMORY:
         raise bad("memory", value, allowed)
     return mib
+
+
+def more_memory(peak: int, limit: int) -> str:
+    """What to write for `memory` after `peak` bytes were not possible within `limit`: a power of two of MiB above."""
+    needed = max(2 * limit, peak * 5 // 4) / 2**20
+    mib = min(2 ** math.ceil(math.log2(max(needed, 64))), MAX_MEMORY)
+    return f'memory="{mib // 1024}Gi"' if mib >= 1024 else f'memory="{mib}Mi"'
 
 
 def check_name(name: object) -> str:

@@ -24,16 +24,6 @@ class AttemptRef(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
 
 
-class Raised(msgspec.Struct, frozen=True):
-    """User code raised, or returned what is not JSON (`not_json`). `retryable`: `retry_for` is empty or matches."""
-
-    type: str
-    message: str
-    traceback: str
-    retryable: bool = True
-    not_json: bool = False
-
-
 class Died(msgspec.Struct, frozen=True):
     """The child's process ended in the middle of a task: the raw evidence, judged by `rules.exits`.
 
@@ -44,6 +34,20 @@ class Died(msgspec.Struct, frozen=True):
     oom_kills: int = 0  # by how much the container's oom_kill counter grew
     peak: int = 0
     limit: int = 0
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """User code raised, or returned what is not JSON (`not_json`). `retryable`: `retry_for` is empty or matches.
+
+    `oom`: a process that the task had started was killed for memory meanwhile.
+    """
+
+    type: str
+    message: str
+    traceback: str
+    retryable: bool = True
+    not_json: bool = False
+    oom: Died | None = None
 
 
 # runner -> server

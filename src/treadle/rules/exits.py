@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from treadle.model.deployment import more_memory
 from treadle.model.task import Failure, FailureKind
 from treadle.model.wire import Died, Raised
 
 MIB = 1024 * 1024
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
 def of_death(died: Died, memory: int) -> Failure:
@@ -16,21 +18,22 @@ def of_death(died: Died, memory: int) -> Failure:
     Only the counter of out-of-memory kills is evidence for one: a SIGKILL (or exit code 137) alone is not.
     """
     if died.oom_kills > 0:
-        return _out_of_memory(died, memory)
+        return Failure(FailureKind.OOM, _out_of_memory(died, memory * MIB))
     if died.status < 0:
         name = _signal_name(-died.status)
         return Failure(FailureKind.SIGNAL, f"the process was killed by signal {-died.status} ({name})")
     return Failure(FailureKind.EXIT, f"the process ended itself with exit code {died.status} during the task")
 
 
-def _out_of_memory(died: Died, memory: int) -> Failure:
-    limit = died.limit or memory * MIB
-    peak = max(died.peak, 0)
-    reason = (
-        f"out of memory: peak {_mib(peak)} at a limit of {_mib(limit)}. "
-        f"Give it more, e.g. memory={max(memory * 2, 64)}"
-    )
-    return Failure(FailureKind.OOM, reason)
+def _out_of_memory(died: Died, memory: int = 0) -> str:
+    """What is told of an out-of-memory kill.
+
+    It hit the task's own process (whose SIGKILL a container with pids of its own tells as exit code 137), or another.
+    """
+    limit = died.limit or memory
+    where = "" if died.status in KILLED else " in a process that the task had started"
+    peak = f"peak {_mib(died.peak)} at a limit of {_mib(limit)}" if died.peak > 0 else f"its limit is {_mib(limit)}"
+    return f"out of memory{where}: {peak}. Give it more, e.g. {more_memory(died.peak, limit)}"
 
 
 def _mib(count: int) -> str:
@@ -49,7 +52,10 @@ def of_exception(raised: Raised) -> Failure:
     kind = FailureKind.RESULT if raised.not_json else FailureKind.EXCEPTION
     first_line = raised.message.split("\n", 1)[0]
     reason = f"{raised.type}: {first_line}" if first_line else raised.type
-    return Failure(kind, reason[:1000], raised.type, raised.message, raised.traceback)
+    reason = reason[:1000]
+    if raised.oom is not None:
+        reason += f" ({_out_of_memory(raised.oom)})"
+    return Failure(kind, reason, raised.type, raised.message, raised.traceback)
 
 
 def of_timeout(timeout: int) -> Failure:

@@ -142,6 +142,10 @@ class Dealer:
         """Whether there is more work than children, so that another report is near."""
         return len(self._holders) > len(self._children)
 
+    def alone(self, child: Child) -> bool:
+        """Whether no other child is at work."""
+        return all(other is child for _, other in self.since())
+
     def since(self) -> list[tuple[float, Child]]:
         """Since when each working child has run what it runs; of those that were not killed for it."""
         return [(c.since, c) for c in self._children if c.since is not None and c.fate is None]

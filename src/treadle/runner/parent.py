@@ -12,6 +12,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from treadle.model.deployment import more_memory
 from treadle.model.wire import (
     AttemptRef,
     Cancel,
@@ -190,10 +191,11 @@ class Parent:
             match message:
                 case Finished():
                     self._dealer.ended(child, message.ref, now)
-                    self._on_finished(message)
+                    self._on_finished(child, message)
                 case Ready():
                     child.loaded = True
-                    self._look()
+                    if self._dealer.alone(child):
+                        self._evidence.forget()
                     self._dealer.join(child)
                     self._tell_free(message)
                 case LoadFailed():
@@ -206,20 +208,14 @@ class Parent:
         elif not self._stopping:
             self._link.put(ready)
 
-    def _on_finished(self, finished: Finished) -> None:
+    def _on_finished(self, child: Child, finished: Finished) -> None:
         self._deaths = 0
-        if finished.raised is not None:
-            self._look()
+        finished = self._evidence.of_end(finished, alone=self._dealer.alone(child))
         self._report(replace(finished, free=False) if self._stopping else finished)
 
     def _report(self, finished: Finished) -> None:
         self._unsettled[finished.ref] = finished
         self._link.put(finished, TOGETHER if self._dealer.busy() else 0.0)
-
-    def _look(self) -> None:
-        """A process that user code started may have been killed for memory: not to be charged to a later death."""
-        if not self._dealer:
-            self._evidence.forget()
 
     def _on_alarm(self) -> None:
         """Kill who is past its deadline. One timer serves all: most tasks are over long before it rings."""
@@ -244,7 +240,7 @@ class Parent:
         ref = self._dealer.leave(child)
         if ref is not None:
             timed_out = child.fate is Fate.TIMED_OUT
-            died = None if timed_out else self._evidence.of(status)
+            died = None if timed_out else self._evidence.of_death(status, alone=self._dealer.alone(child))
             self._report(Finished(ref, died=died, timed_out=timed_out))
         elif child.fate in (None, Fate.STUCK):
             self._promised += child.loaded
@@ -256,10 +252,11 @@ class Parent:
     def _on_needless_death(self, child: Child, status: int) -> None:
         """A child that had no task is replaced, but not for ever."""
         self._deaths += 1
-        died = self._evidence.of(status)
+        died = self._evidence.of_death(status, alone=self._dealer.alone(child))
         how = f"killed by signal {-status}" if status < 0 else f"exit code {status}"
         if died.oom_kills:
-            how = f"out of memory at {died.limit // 2**20} MiB; raise memory="
+            advice = more_memory(died.peak, died.limit)
+            how = f"out of memory at {died.limit // 2**20} MiB; give it more, e.g. {advice}"
         when = "between tasks" if child.loaded else "while loading the handler"
         print(f"treadle runner: a process ended {when}: {how}", file=sys.stderr)
         if self._deaths >= MAX_DEATHS:

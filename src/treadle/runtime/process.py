@@ -16,6 +16,7 @@ import msgspec
 from treadle.model import wire
 from treadle.runtime import limits, processes
 from treadle.runtime.base import StartSpec
+from treadle.runtime.cgroup import Share
 from treadle.runtime.limits import Limit
 from treadle.runtime.probe import Limits
 from treadle.runtime.watchdog import Watchdog
@@ -76,7 +77,8 @@ class ProcessRuntime:
     def _prepare(self, spec: StartSpec) -> tuple[Limit, Path]:
         """Put the limit in force and tell the runner what it is to do."""
         folder, run = spec.folder, spec.run
-        held = self._mechanism.make(run.container_id, folder, run.config.memory * 1024 * 1024)
+        share = Share(memory=run.config.memory * 1024 * 1024, cpu=run.config.cpu)
+        held = self._mechanism.make(run.container_id, folder, share)
         try:
             run = msgspec.structs.replace(
                 run, procs_files=held.procs_files, oom_file=held.oom_file, peak_file=held.peak_file, limit=held.limit
@@ -123,7 +125,7 @@ class ProcessRuntime:
         except (OSError, msgspec.MsgspecError):
             await _sweep(folder.name, -1, None)
             return None
-        held = limits.reopen(state.limits, folder, run.procs_files, run.limit)
+        held = limits.reopen(state.limits, folder, run)
         if processes.identity(state.pid) != state.identity:
             await _sweep(run.container_id, -1, held)
             return None
@@ -158,7 +160,8 @@ class ProcessContainer:
         self._end.cancel()
 
     async def _watch(self) -> int | None:
-        guard = asyncio.ensure_future(_guard(self._held, self.pid)) if isinstance(self._held, Watchdog) else None
+        watchdog = self._held.watchdog
+        guard = asyncio.ensure_future(_guard(watchdog, self.pid)) if watchdog else None
         try:
             if self.alive():
                 await processes.gone(self.pid)
@@ -191,6 +194,8 @@ async def _sweep(container_id: str, session: int, held: Limit | None) -> None:
             return
         ends: list[Awaitable[None]] = [processes.gone(pid) for pid in left] or [asyncio.sleep(0.01)]
         waiting = [asyncio.ensure_future(end) for end in ends]
+        if held and left:
+            held.kill()
         processes.kill(left)
         _, late = await asyncio.wait(waiting, timeout=1)
         for end in late:
