@@ -15,6 +15,7 @@ from treadle.model.deployment import ImageSpec
 from treadle.model.errors import Unreachable
 
 MAX_WAIT = 60
+IMAGES_WAIT = 120  # seconds for agents to weigh or remove large images
 BUILD_SECONDS = 3600.0  # without a line from a build
 JSON = "application/json"
 ZIP = "application/zip"
@@ -147,6 +148,15 @@ class Client(Exchange):
             for line in answer.lines():
                 if line.strip():
                     yield decode(line, api.BuildEvent)
+
+    def images(self) -> list[api.ImageView]:
+        """The images on the machines, the last used first."""
+        return decode(self._call("GET", "/v2/images", wait=IMAGES_WAIT), list[api.ImageView])
+
+    def prune_images(self, *, dry_run: bool = False) -> api.Pruned:
+        """Remove the images that no active deployment uses, or with `dry_run` only say which."""
+        body = msgspec.json.encode(api.PruneRequest(dry_run))
+        return decode(self._call("POST", "/v2/images/prune", body, wait=IMAGES_WAIT), api.Pruned)
 
     def has_source(self, source_id: str) -> bool:
         """Whether the server holds the packed source with this sha256."""

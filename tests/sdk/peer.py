@@ -43,6 +43,7 @@ class Peer:
         self.outputs: dict[str, bytes] = {}
         self.deployed: list[api.DeployRequest] = []
         self.images: dict[bytes, str] = {}
+        self.stored: list[api.ImageView] = []
         self.build_error = ""
         self.refuse: TreadleError | None = None
         self.hang_up = 0  # read so many requests and close without an answer
@@ -99,6 +100,10 @@ class Peer:
                 return api.Cancelled([one for one in ids if one in waiting])
             case ["POST", "v2", "images"]:
                 return self._build(body)
+            case ["GET", "v2", "images"]:
+                return msgspec.json.encode(self.stored)
+            case ["POST", "v2", "images", "prune"]:
+                return self._prune(msgspec.json.decode(body, type=api.PruneRequest))
             case ["HEAD", "v2", "sources", source_id]:
                 if source_id not in self.sources:
                     raise NotFound("unknown source")
@@ -138,6 +143,12 @@ class Peer:
         start, limit = int(query.get("cursor", 0)), int(query["limit"])
         rest = str(start + limit) if len(found) > start + limit else ""
         return api.TaskPage(found[start : start + limit], rest)
+
+    def _prune(self, asked: api.PruneRequest) -> api.Pruned:
+        unused = [view for view in self.stored if not view.used_by]
+        if not asked.dry_run:
+            self.stored = [view for view in self.stored if view.used_by]
+        return api.Pruned(unused, sum(view.freed for view in unused), asked.dry_run)
 
     def _build(self, body: bytes) -> list[api.BuildEvent]:
         if self.build_error:

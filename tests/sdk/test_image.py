@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from sdk.peer import Peer
 from treadle.model.deployment import ImageSpec
-from treadle.model.errors import InvalidOption
+from treadle.model.errors import BuildFailed, InvalidOption
 from treadle.sdk.image import Image
 from treadle.sdk.options import PythonVersion
 
@@ -47,6 +48,19 @@ def test_methods_add_in_order_and_chain() -> None:
         commands=("one", "two"),
         env_vars={"KEY": "value", "OTHER": "x"},
     )
+
+
+def test_commands_between_packages_keep_their_place() -> None:
+    """The spec tells how many packages come before each command, unless all do."""
+    image = Image(commands=["one"]).add_python_packages(["a", "b"]).add_commands(["two", "three"])
+    assert (image.spec.installed, image.add_python_packages(["c"]).spec.installed) == ((0, 2, 2), (0, 2, 2))
+    assert Image(python_packages=["a"], commands=["one"]).spec.installed == ()
+
+
+def test_build_does_nothing_while_treadle_imports_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that imports the app must not build its own image."""
+    monkeypatch.setenv("TREADLE_IMPORTING_USER_CODE", "true")
+    assert Image().build() == ""
 
 
 def test_clear_drops_earlier_variables() -> None:
@@ -101,3 +115,13 @@ def test_a_wrong_value_says_what_is_allowed(options: dict[str, Any], said: str) 
     with pytest.raises(InvalidOption, match=said) as caught:
         Image(**options)
     assert isinstance(caught.value, ValueError)
+
+
+def test_build_shows_the_log_and_returns_the_id(configured: Peer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Like `.put()`, and found the second time; a build that fails raises its reason."""
+    image = Image(python_packages=["six"])
+    assert [image.build(), image.build()] == ["image-1", "image-1"]
+    assert capsys.readouterr().out == "=> Building image\n   installing\n=> Image ready\n=> Using cached image\n"
+    configured.build_error = "No package named sixx."
+    with pytest.raises(BuildFailed, match="sixx"):
+        image.build()

@@ -71,6 +71,7 @@ ROUTES = [
     ("GET", "/v2/secrets/KEY", ADMIN),
     ("PATCH", "/v2/secrets/KEY", ADMIN),
     ("DELETE", "/v2/secrets/KEY", ADMIN),
+    ("POST", "/v2/images/prune", ADMIN),
 ]
 
 

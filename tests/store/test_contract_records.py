@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from treadle.model.container import Container, ContainerStatus, Role, Token, Workspace
-from treadle.model.deployment import Autoscaler, Deployment, DeploymentKind, Image, ImageSpec, QueueConfig
+from treadle.model.deployment import Autoscaler, Deployment, DeploymentKind, Image, ImageSpec, ImageUse, QueueConfig
 from treadle.model.errors import Conflict
 from treadle.model.task import Delivery, DeliveryStatus, TaskStatus
 from treadle.store.base import Reader, Store
@@ -151,6 +151,16 @@ def test_two_specs_may_share_an_image(store: Store, reader: Reader) -> None:
 
     assert (reader.image("spec 1"), reader.image("spec 2")) == (one, two)
     assert reader.image_by_id("i") in (one, two)
+
+
+def test_an_image_is_used_by_named_active_deployments(store: Store, reader: Reader) -> None:
+    """Drafts and stopped versions do not count; every workspace does."""
+    deploy(
+        store,
+        deployment("b1", "b", 1, image_id="i1"), deployment("b2", "b", 2, image_id="i2", active=False),
+        deployment("a3", "a", 3, image_id="i1", workspace_id=2), deployment("draft", image_id="i3"),
+    )  # fmt: skip
+    assert reader.image_uses() == [ImageUse("i1", 2, "a", 3), ImageUse("i1", 1, "b", 1)]
 
 
 def test_a_source_is_added_once(store: Store, reader: Reader) -> None:

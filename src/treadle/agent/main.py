@@ -6,9 +6,13 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 import uuid
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -19,7 +23,18 @@ from treadle.agent.link import Link
 from treadle.agent.sources import Sources
 from treadle.client import Client
 from treadle.model.errors import TreadleError
-from treadle.model.wire import AgentHello, AgentToServer, Build, BuildLog, Built, ServerToAgent, Wanted
+from treadle.model.wire import (
+    AgentHello,
+    AgentToServer,
+    AskImages,
+    Build,
+    BuildLog,
+    Built,
+    ImagesTold,
+    PruneImages,
+    ServerToAgent,
+    Wanted,
+)
 from treadle.runtime.base import Runtime
 from treadle.runtime.image import Images
 from treadle.runtime.probe import probe
@@ -80,6 +95,7 @@ class Agent:
         self._builds: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event, *, kill_on_stop: bool) -> None:
+        self._begin(self._sweep())
         await self._containers.adopt()
         link = asyncio.create_task(self._link.run())
         stopping = asyncio.create_task(stop.wait())
@@ -119,9 +135,14 @@ class Agent:
             case Wanted(containers):
                 self._containers.apply(containers)
             case Build():
-                task = asyncio.create_task(self._build(message))
-                self._builds.add(task)
-                task.add_done_callback(self._builds.discard)
+                self._begin(self._build(message))
+            case AskImages() | PruneImages():
+                self._begin(self._tell_images(message))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._builds.add(task)
+        task.add_done_callback(self._builds.discard)
 
     async def _build(self, build: Build) -> None:
         loop = asyncio.get_running_loop()
@@ -140,6 +161,26 @@ class Agent:
         else:
             self._runtime.warm(built.python)
             self._link.send(Built(build.build_id, built.image, built.cached))
+
+
+    async def _tell_images(self, asked: AskImages | PruneImages) -> None:
+        loop, shelf = asyncio.get_running_loop(), self._images.shelf
+        try:
+            if isinstance(asked, AskImages):
+                images = await loop.run_in_executor(self._threads, shelf.images)
+            else:
+                prune = partial(shelf.prune, asked.keep, time.time(), dry_run=asked.dry_run)
+                images = await loop.run_in_executor(self._threads, prune)
+        except OSError as error:
+            self._link.send(ImagesTold(asked.ask_id, error=f"The images could not be looked through: {error}."))
+        else:
+            self._link.send(ImagesTold(asked.ask_id, images))
+
+    async def _sweep(self) -> None:
+        """Clear away what builds left that were killed."""
+        removed = await asyncio.get_running_loop().run_in_executor(self._threads, self._images.shelf.sweep)
+        if removed:
+            self._log.info("leftovers of builds removed", names=removed)
 
 
 def _agent_id(path: Path) -> str:

@@ -9,6 +9,7 @@ import typer
 import treadle
 from treadle.cli.container import containers
 from treadle.cli.deploy import deploy
+from treadle.cli.image import images
 from treadle.cli.secret import secrets
 from treadle.cli.task import tasks
 from treadle.cli.up import down, up
@@ -44,5 +45,6 @@ app.command(cls=Command)(down)
 app.command(cls=Command)(deploy)
 app.add_typer(tasks)
 app.add_typer(containers)
+app.add_typer(images)
 app.add_typer(webhooks)
 app.add_typer(secrets)

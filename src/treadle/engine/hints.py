@@ -52,6 +52,11 @@ class Counts:
     def unfinished(self, deployment_id: str) -> int:
         return self.waiting.get(deployment_id, 0) + self.running.get(deployment_id, 0)
 
+    def unfinished_ids(self) -> set[str]:
+        """Deployments that have tasks which are not final; may be asked from any thread."""
+        counted = {*list(self.waiting), *list(self.running)}
+        return {deployment_id for deployment_id in counted if self.unfinished(deployment_id)}
+
 
 AHEAD_SECONDS = 0.02  # of work that a child may be given ahead
 AHEAD_MOST = 128  # tasks a child may hold, the running one included

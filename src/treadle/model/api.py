@@ -43,6 +43,35 @@ class BuildEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
 
+class ImageView(msgspec.Struct, frozen=True):
+    """An image on a machine. `freed`: bytes of `size` that its removal frees; the rest is in uv's cache too."""
+
+    id: str
+    machine: str
+    python: str
+    packages: tuple[str, ...]
+    base_image: str
+    size: int
+    freed: int
+    created_at: str
+    last_used: str
+    used_by: list[str]  # "name vN", and what waits or runs without a name
+
+
+class PruneRequest(msgspec.Struct, frozen=True):
+    """POST /v2/images/prune."""
+
+    dry_run: bool = False
+
+
+class Pruned(msgspec.Struct, frozen=True):
+    """What was removed, or with `dry_run` would be; `freed` bytes in all."""
+
+    removed: list[ImageView]
+    freed: int
+    dry_run: bool
+
+
 class DeployRequest(msgspec.Struct, frozen=True):
     """POST /v2/deployments. `name` "" asks for the draft with this config, source and image (made if new)."""
 

@@ -32,11 +32,15 @@ class DeploymentKind(StrEnum):
 
 
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a container image is made of."""
+    """What a container image is made of.
+
+    `installed` tells for each command how many of the packages are installed before it; empty: all of them.
+    """
 
     python_version: str = "python3"
     python_packages: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    installed: tuple[int, ...] = ()
     env_vars: dict[str, str] = {}
     base_image: str = ""
 
@@ -86,6 +90,15 @@ class Image(msgspec.Struct, frozen=True):
     python: str  # full version, e.g. "3.11.7"
     lock: str  # requirements with hashes
     created_at: float = 0.0
+
+
+class ImageUse(msgspec.Struct, frozen=True):
+    """An image and a named, active deployment that has it."""
+
+    image_id: str
+    workspace_id: int
+    name: str
+    version: int
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -199,6 +212,9 @@ def check_image(spec: ImageSpec) -> ImageSpec:
     for package in spec.python_packages:
         if not package.strip() or "\n" in package or package.lstrip().startswith("-"):
             raise bad("python_packages", package, 'requirement specifiers such as "numpy" or "pillow>=12"')
+    counts = [0, *spec.installed, len(spec.python_packages)]
+    if spec.installed and (len(spec.installed) != len(spec.commands) or counts != sorted(counts)):
+        raise bad("installed", spec.installed, "a number of packages for each command, none below the one before")
     check_env("env_vars", spec.env_vars)
     return spec
 

@@ -181,6 +181,20 @@ class Build(msgspec.Struct, frozen=True, tag="build"):
     image: Image | None = None
 
 
+class AskImages(msgspec.Struct, frozen=True, tag="ask_images"):
+    """Which images are on this machine? Answered by ImagesTold."""
+
+    ask_id: str
+
+
+class PruneImages(msgspec.Struct, frozen=True, tag="prune_images"):
+    """Remove images that are not among `keep`; answered by ImagesTold with those removed (or to be: `dry_run`)."""
+
+    ask_id: str
+    keep: list[str]
+    dry_run: bool = False
+
+
 # agent -> server
 
 
@@ -216,6 +230,28 @@ class Built(msgspec.Struct, frozen=True, tag="built"):
     build_id: str
     image: Image | None = None
     cached: bool = False
+    error: str = ""
+
+
+class ImageHere(msgspec.Struct, frozen=True):
+    """An image on an agent's machine. Sizes are bytes, times Unix seconds.
+
+    `freed`: what the disk gets back when it is removed; files that uv's cache holds too are not in it.
+    """
+
+    id: str
+    python: str  # full version
+    packages: tuple[str, ...]  # as declared
+    base_image: str = ""
+    size: int = 0
+    freed: int = 0
+    built_at: float = 0.0
+    used_at: float = 0.0
+
+
+class ImagesTold(msgspec.Struct, frozen=True, tag="images_told"):
+    ask_id: str
+    images: list[ImageHere] = []
     error: str = ""
 
 
@@ -284,8 +320,8 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
 
 RunnerToServer = Hello | Ready | Finished | Returned | LoadFailed | Lines | Beat
 ServerToRunner = Work | Cancel | Recall | Settled | Stop
-AgentToServer = AgentHello | Exited | BuildLog | Built | Beat
-ServerToAgent = Wanted | Build
+AgentToServer = AgentHello | Exited | BuildLog | Built | ImagesTold | Beat
+ServerToAgent = Wanted | Build | AskImages | PruneImages
 FromZygote = Up | Spawned | Ended
 
 encode = msgspec.msgpack.Encoder().encode

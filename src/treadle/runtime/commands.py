@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from treadle.model.errors import BuildFailed
+from treadle.runtime import processes
 
 Emit = Callable[[str], None]
 
 _KEPT = frozenset({"HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"})
 _KEPT_PREFIXES = ("UV_", "PIP_", "XDG_")
+MARK = "TREADLE_BUILD"  # the variable by which commands are found whose agent was killed: its pid and identity
 
 
 def build_environment() -> dict[str, str]:
@@ -48,6 +50,7 @@ class Commands:
         self.stopped = threading.Event()
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
+        self._mark = f"{os.getpid()}:{processes.identity(os.getpid())}"
 
     def run(
         self, argv: Sequence[str], *, cwd: Path, env: dict[str, str], emit: Emit, held: Sequence[int] = ()
@@ -63,7 +66,7 @@ class Commands:
             process = subprocess.Popen(
                 argv,
                 cwd=cwd,
-                env=env,
+                env=env | {MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -99,6 +102,25 @@ class Commands:
             for process in self._running:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+
+
+class Shell:
+    """Runs the commands of one build: with its variables, `held` kept open, and what they print told to `emit`."""
+
+    def __init__(
+        self, commands: Commands, emit: Emit, env: Mapping[str, str] | None = None, held: Sequence[int] = ()
+    ) -> None:
+        self._commands = commands
+        self.emit = emit
+        self._env = dict(env or {})
+        self._held = held
+
+    def run(
+        self, argv: Sequence[str], cwd: Path, *, env: Mapping[str, str] | None = None, emit: Emit | None = None
+    ) -> tuple[int, list[str]]:
+        """Run a command in a folder, with `env` below the build's own variables; its exit code and lines."""
+        env = build_environment() | dict(env or {}) | self._env
+        return self._commands.run(argv, cwd=cwd, env=env, emit=emit or self.emit, held=self._held)
 
 
 def stopped() -> BuildFailed:

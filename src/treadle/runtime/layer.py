@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
-import os
 import shutil
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import mkdtemp
 from uuid import uuid4
 
 import treadle
 from treadle.model.errors import BuildFailed
 from treadle.runtime.python import Python, running_python
+from treadle.runtime.seal import opened, remove, seal
 
 LIBRARIES = ("msgspec", "websockets")
 CONSTRAINTS = "msgspec>=0.20\nwebsockets>=15\n"
+RUNNER = "runner-"  # prefix of layers
+DRAFT = ".new-"  # prefix of a layer that is being made
+_PTH = "_treadle.pth"
 
 Install = Callable[[list[str], Path], None]  # requirements, target folder
 
@@ -29,7 +32,7 @@ def layer_name(python: Python) -> str:
         digest.update(f"{library}=={importlib.metadata.version(library)}\n".encode())
     for path in _sources():
         digest.update(f"{path}\0".encode() + path.read_bytes())
-    return f"runner-{python.minor}-{digest.hexdigest()[:16]}"
+    return f"{RUNNER}{python.minor}-{digest.hexdigest()[:16]}"
 
 
 def _package() -> Path:
@@ -40,24 +43,33 @@ def _sources() -> list[Path]:
     return sorted(path for path in _package().rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
-def build_layer(target: Path, python: Python, install: Install) -> None:
-    """Fill `target`, whole or not at all. `install` is asked where our own copies do not fit the interpreter."""
-    draft = Path(mkdtemp(prefix=".new-", dir=target.parent))
+@contextlib.contextmanager
+def drafted(target: Path, python: Python, install: Install) -> Iterator[Path]:
+    """Make a layer: yields the draft once it is filled, and puts it in its place, sealed, when the body ends well.
+
+    `install` is asked where our own copies of the libraries do not fit the interpreter.
+    """
+    draft = target.with_name(DRAFT + target.name)  # under the layer's lock: ours, or what a killed build left
+    remove(draft)
+    draft.mkdir()
     try:
-        draft.chmod(0o755)
         if python.minor == running_python().minor:
             for library in LIBRARIES:
-                _link_library(library, draft)
+                _copy_library(library, draft)
         else:
             install([f"{name}=={importlib.metadata.version(name)}" for name in LIBRARIES], draft)
         shutil.copytree(_package(), draft / "treadle")
+        yield draft
+        seal(draft)
+        draft.chmod(0o755)  # a folder that its owner may not write into cannot be renamed
         draft.replace(target)
+        target.chmod(0o555)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        remove(draft)
 
 
-def _link_library(name: str, target: Path) -> None:
-    """Our installed copy with its bytecode, hardlinked where the file system allows it."""
+def _copy_library(name: str, target: Path) -> None:
+    """Our installed copy with its bytecode. No hardlinks: what containers share must not be what this agent runs."""
     distribution = importlib.metadata.distribution(name)
     tops = {path.parts[0] for path in distribution.files or [] if ".." not in path.parts and not path.is_absolute()}
     if not tops:
@@ -65,24 +77,36 @@ def _link_library(name: str, target: Path) -> None:
     for top in sorted(tops):
         source = Path(str(distribution.locate_file(top)))
         if source.is_dir():
-            shutil.copytree(source, target / top, copy_function=_link)
+            shutil.copytree(source, target / top)
         else:
-            _link(str(source), str(target / top))
+            shutil.copy2(source, target / top)
 
 
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
+def is_attached(environment: Path, python: Python, layer: Path) -> bool:
+    """Whether the environment finds this layer."""
+    path = _path_file(environment, python)
+    return path.exists() and path.read_text() == _path_text(layer)
 
 
 def attach(environment: Path, python: Python, layer: Path) -> None:
     """Put the layer on the environment's path, after its own packages, and the aliases after that."""
-    path = environment / "lib" / f"python{python.minor}" / "site-packages" / "_treadle.pth"
-    text = f"{layer}\n{layer / 'treadle' / 'aliases'}\n"
-    if not path.exists() or path.read_text() != text:
-        draft = path.with_name(f"_treadle-{uuid4().hex}.new")  # its own: several may attach at once
-        draft.write_text(text)
+    path = _path_file(environment, python)
+    draft = path.with_name(f"_treadle-{uuid4().hex}.new")
+    with opened(path.parent):
+        draft.write_text(_path_text(layer))
+        draft.chmod(0o444)
         draft.replace(path)
+
+
+def attached_layers(environment: Path) -> list[Path]:
+    """The layer that the environment finds, if any."""
+    files = environment.glob(f"lib/python*/site-packages/{_PTH}")
+    return [Path(file.read_text().partition("\n")[0]) for file in files]
+
+
+def _path_file(environment: Path, python: Python) -> Path:
+    return environment / "lib" / f"python{python.minor}" / "site-packages" / _PTH
+
+
+def _path_text(layer: Path) -> str:
+    return f"{layer}\n{layer / 'treadle' / 'aliases'}\n"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
+
+from treadle.sdk.pulse import Pulse
 
 
 class Console:
@@ -13,6 +16,7 @@ class Console:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
+        self._pulse: Pulse | None = None
 
     def step(self, text: str) -> None:
         """A step that begins or has ended: `=> Syncing files`."""
@@ -28,7 +32,23 @@ class Console:
 
     def say(self, text: str) -> None:
         """A plain line, never wrapped or coloured, so that it can be copied."""
-        print(text, file=self._out, flush=True)
+        if self._pulse is not None:
+            self._pulse.say(text)
+        else:
+            print(text, file=self._out, flush=True)
+
+    @contextlib.contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """While something takes its time: a terminal shows what, and for how long, below the lines."""
+        if not _moving(self._out):
+            yield
+            return
+        self._pulse = Pulse(self._out, text)
+        try:
+            yield
+        finally:
+            pulse, self._pulse = self._pulse, None
+            pulse.stop()
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under headers, in columns."""
@@ -50,6 +70,11 @@ class Console:
 def _coloured(environ: Mapping[str, str]) -> bool:
     """What https://no-color.org and dumb terminals ask for."""
     return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def _moving(out: TextIO) -> bool:
+    """Whether a line may be drawn over and over."""
+    return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def amount(size: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from treadle.model.deployment import ImageSpec, bad, check_env, check_image
+from treadle.sdk import env as environment
 
 Packages = Sequence[str] | str | Path
 
@@ -29,6 +30,7 @@ class Image:
         self._python_version = _text("python_version", python_version)
         self._packages: list[str] = []
         self._commands: list[str] = []
+        self._installed: list[int] = []  # for each command, how many packages come before it
         self._env_vars: dict[str, str] = {}
         self._base_image = _text("base_image", base_image or "")
         self.add_python_packages(python_packages).add_commands(commands).with_envs(env_vars or {})
@@ -63,8 +65,10 @@ class Image:
         return self._checked()
 
     def add_commands(self, commands: Sequence[str]) -> Self:
-        """Run these shell commands too while the image is built."""
-        self._commands += _texts("commands", commands)
+        """Run these shell commands too while the image is built, after the packages added so far."""
+        added = _texts("commands", commands)
+        self._commands += added
+        self._installed += [len(self._packages)] * len(added)
         return self._checked()
 
     def with_envs(self, env_vars: Mapping[str, str] | Sequence[str] | str, clear: bool = False) -> Self:
@@ -73,6 +77,26 @@ class Image:
         self._env_vars = added if clear else self._env_vars | added
         return self._checked()
 
+    def build(self) -> str:
+        """Build it now on the server's machine, or find it there, and show how it goes; the image's id.
+
+        "" while Treadle imports this module.
+
+        Raises:
+            BuildFailed: names the package, command or Python version at fault.
+        """
+        if environment.called_on_import():
+            return ""
+        from treadle.client import Client  # noqa: PLC0415 - importing an app stays cheap
+        from treadle.model.settings import load  # noqa: PLC0415
+        from treadle.sdk.console import Console  # noqa: PLC0415
+        from treadle.sdk.local import ensure_server  # noqa: PLC0415
+        from treadle.sdk.prepare import build_image  # noqa: PLC0415
+
+        console = Console()
+        settings = ensure_server(load(), console)
+        return build_image(Client(settings.url, settings.token), self.spec, console)
+
     @property
     def spec(self) -> ImageSpec:
         """The definition as it is sent to the server."""
@@ -80,6 +104,7 @@ class Image:
             python_version=self._python_version,
             python_packages=tuple(self._packages),
             commands=tuple(self._commands),
+            installed=tuple(self._installed) if any(n < len(self._packages) for n in self._installed) else (),
             env_vars=dict(self._env_vars),
             base_image=self._base_image,
         )

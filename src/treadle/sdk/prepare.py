@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -41,19 +42,22 @@ def build_image(client: Client, spec: ImageSpec, console: Console) -> str:
     Raises:
         BuildFailed: with the reason.
     """
-    last, building = BuildEvent(), False
-    for event in client.build_image(spec):
-        last = event
-        if not building and not event.cached and not event.error:
-            console.step("Building image")
-            building = True
-        if event.log:
-            console.detail(event.log)
+    last, building, since = BuildEvent(), False, time.monotonic()
+    with console.busy("Preparing the image"):
+        for event in client.build_image(spec):
+            last = event
+            if not building and not event.cached and not event.error:
+                console.step("Building image")
+                building = True
+            if event.log:
+                console.detail(event.log)
     if last.error:
         raise BuildFailed(last.error)
     if not last.image_id:
         raise Unavailable("The image build ended without an answer.", "Try again; the server's log may say more.")
-    console.step("Image ready" if building else "Using cached image")
+    seconds = time.monotonic() - since
+    took = f" ({seconds:.0f} s)" if seconds >= 1 else ""
+    console.step(f"Image ready{took}" if building else "Using cached image")
     return last.image_id
 
 

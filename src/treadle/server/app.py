@@ -22,6 +22,7 @@ from treadle.server.containers import Containers
 from treadle.server.deployments import Deployments
 from treadle.server.hot import PREFIX, Enqueue
 from treadle.server.house import House
+from treadle.server.images import Images
 from treadle.server.links import Links
 from treadle.server.outputs import Outputs
 from treadle.server.results import Results
@@ -43,7 +44,7 @@ class App:
             house.bridge, house.doors, house.lookup, house.settings.max_body, draining=house.draining
         )
         self._results = Results(house.bridge, house.reader, house.doors)
-        links = Links(house.bridge, house.doors, house.builds)
+        links = Links(house.bridge, house.doors, house.builds, house.shelves)
         self._links: dict[str, Route] = {
             RUNNER_PATH: links.runner,
             AGENT_PATH: links.agent,
@@ -89,7 +90,7 @@ def _litestar(house: House, version: str) -> Litestar:
         return house
 
     return Litestar(
-        route_handlers=[health, Tasks, Deployments, Outputs, Containers, Secrets],
+        route_handlers=[health, Tasks, Deployments, Images, Outputs, Containers, Secrets],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
         openapi_config=OpenAPIConfig(

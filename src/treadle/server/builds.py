@@ -17,6 +17,20 @@ from treadle.server.bridge import Bridge
 AGENT_SECONDS = 5.0  # to wait for an agent that is about to connect
 
 
+async def connected(bridge: Bridge) -> list[str]:
+    """The agents that are there; the first is waited for.
+
+    Raises:
+        Unavailable: none has come in time.
+    """
+    try:
+        async with asyncio.timeout(AGENT_SECONDS):
+            await bridge.agent_came.wait()
+    except TimeoutError:
+        raise Unavailable("No agent is connected; it is what holds images.", "Try again in a moment.") from None
+    return list(bridge.agents)
+
+
 class Builds:
     def __init__(self, bridge: Bridge, reader: Reader, new_id: Callable[[], str]) -> None:
         self._bridge = bridge
@@ -26,7 +40,7 @@ class Builds:
 
     async def build(self, spec: ImageSpec) -> AsyncIterator[BuildEvent]:
         """Have an image built (or found); yields log lines, then one event with the id or the error."""
-        agent_id = await self._agent()
+        agent_id = (await connected(self._bridge))[0]
         build_id = self._new_id()
         events: asyncio.Queue[BuildLog | Built] = asyncio.Queue()
         self._running[build_id] = (agent_id, events)
@@ -38,14 +52,6 @@ class Builds:
             yield await self._end(spec, event)
         finally:
             del self._running[build_id]
-
-    async def _agent(self) -> str:
-        try:
-            async with asyncio.timeout(AGENT_SECONDS):
-                await self._bridge.agent_came.wait()
-        except TimeoutError:
-            raise Unavailable("No agent is connected to build the image.", "Try again in a moment.") from None
-        return next(iter(self._bridge.agents))
 
     async def _end(self, spec: ImageSpec, built: Built) -> BuildEvent:
         if built.image is None:

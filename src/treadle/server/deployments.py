@@ -1,4 +1,4 @@
-"""Routes that make a deployment: image, source, definition; and the workspace's own page."""
+"""Routes that make a deployment: source, definition; and the workspace's own page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,10 +18,10 @@ from litestar.response import Stream
 from treadle.engine.catalog import Deploy, NewSource
 from treadle.engine.face import Upload
 from treadle.engine.outputs import source_key
-from treadle.model.api import BuildEvent, BuildRequest, Deployed, DeployRequest, KeyView, WorkspaceView
+from treadle.model.api import Deployed, DeployRequest, KeyView, WorkspaceView
 from treadle.model.container import Role
-from treadle.model.deployment import Deployment, check_config, check_image, check_name
-from treadle.model.errors import Forbidden, InvalidInput, NotFound, TooLarge, TreadleError
+from treadle.model.deployment import Deployment, check_config, check_name
+from treadle.model.errors import Forbidden, InvalidInput, NotFound, TooLarge
 from treadle.model.ids import uuid7
 from treadle.server.auth import Caller
 from treadle.server.house import House
@@ -36,13 +35,6 @@ T = TypeVar("T")
 
 class Deployments(Controller):
     tags = ("deployments",)
-
-    @post("/v2/images", status_code=200)
-    async def image(self, request: AnyRequest, house: NamedDependency[House]) -> Stream:
-        """Build an image or find it; JSON lines of build events, the last one with the id or the error."""
-        house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
-        spec = check_image((await decode_body(request, BuildRequest, house.settings.max_body)).spec)
-        return Stream(_lines(house.builds.build(spec)), media_type="application/x-ndjson")
 
     @head("/v2/sources/{source_id:str}")
     async def known(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> None:
@@ -115,14 +107,6 @@ class Deployments(Controller):
         caller = house.doors.require(request.headers.get("authorization", ""), Role.ADMIN)
         house.check_workspace(caller, workspace)
         return KeyView(house.lookup.workspace(caller.workspace_id).signing_key)
-
-
-async def _lines(events: AsyncIterator[BuildEvent]) -> AsyncIterator[bytes]:
-    try:
-        async for event in events:
-            yield msgspec.json.encode(event) + b"\n"
-    except TreadleError as error:
-        yield msgspec.json.encode(BuildEvent(error=str(error))) + b"\n"
 
 
 def _checked_id(source_id: str) -> str:

@@ -13,6 +13,7 @@ from treadle.server.auth import Caller, Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 from treadle.server.lookup import Lookup
+from treadle.server.shelves import Shelves
 from treadle.server.views import Views
 
 
@@ -28,6 +29,7 @@ class House(msgspec.Struct, frozen=True):
     lookup: Lookup
     views: Views
     builds: Builds
+    shelves: Shelves
     draining: Callable[[], bool]
 
     def check_workspace(self, caller: Caller, named: str) -> None:

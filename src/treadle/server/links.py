@@ -25,6 +25,7 @@ from treadle.model.wire import (
     Exited,
     Finished,
     Hello,
+    ImagesTold,
     Lines,
     LoadFailed,
     Ready,
@@ -38,6 +39,7 @@ from treadle.server.asgi import Receive, Scope, Send, header
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
+from treadle.server.shelves import Shelves
 
 REFUSED = 4003  # close code: do not come back
 TRY_AGAIN = 1013
@@ -80,10 +82,11 @@ class Socket:
 class Links:
     """Both kinds of links."""
 
-    def __init__(self, bridge: Bridge, doors: Doors, builds: Builds) -> None:
+    def __init__(self, bridge: Bridge, doors: Doors, builds: Builds, shelves: Shelves) -> None:
         self._bridge = bridge
         self._doors = doors
         self._builds = builds
+        self._shelves = shelves
 
     async def runner(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a runner's link from handshake to close."""
@@ -191,6 +194,7 @@ class Links:
                 del agents[hello.agent_id]
                 self._bridge.tell(fleet.agent_gone, hello)
                 self._builds.agent_gone(hello.agent_id)
+                self._shelves.agent_gone(hello.agent_id)
                 if not agents:
                     self._bridge.agent_came.clear()
         return ""
@@ -203,6 +207,8 @@ class Links:
                     self._bridge.tell(self._bridge.engine.fleet.gone, gone, socket.fail)
                 case BuildLog() | Built():
                     self._builds.event(message)
+                case ImagesTold():
+                    self._shelves.told(message)
                 case Beat() | AgentHello():
                     pass
 

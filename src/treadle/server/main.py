@@ -39,6 +39,7 @@ from treadle.server.cork import CorkedHttp
 from treadle.server.house import House
 from treadle.server.lookup import Lookup
 from treadle.server.sender import Sender
+from treadle.server.shelves import Shelves
 from treadle.server.views import Views
 
 RunAgent = Callable[..., Coroutine[Any, Any, None]]
@@ -157,9 +158,14 @@ def _house(
         doors=Doors(reader, agent_token),
         lookup=lookup,
         views=Views(engine, reader, lookup, base),
-        builds=Builds(bridge, reader, lambda: uuid7(time.time(), os.urandom(10))),
+        builds=Builds(bridge, reader, _new_id),
+        shelves=Shelves(bridge, _new_id),
         draining=draining,
     )
+
+
+def _new_id() -> str:
+    return uuid7(time.time(), os.urandom(10))
 
 
 class _Uvicorn(uvicorn.Server):

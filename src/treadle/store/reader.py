@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import apsw
 
 from treadle.model.container import Container, Token, Workspace
-from treadle.model.deployment import Deployment, Image
+from treadle.model.deployment import Deployment, Image, ImageUse
 from treadle.model.log import Chunk
 from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Delivery, Output, Task, TaskFilter
@@ -98,6 +98,9 @@ class SqliteReader:
 
     def image_by_id(self, image_id: str) -> Image | None:
         return self._one(rows.to_image, sql.IMAGE_BY_ID, image_id)
+
+    def image_uses(self) -> list[ImageUse]:
+        return self._all(lambda row: ImageUse(*row), sql.IMAGE_USES)
 
     def has_source(self, workspace_id: int, source_id: str) -> bool:
         return self._value(sql.HAS_SOURCE, workspace_id, source_id) is not None

@@ -118,6 +118,9 @@ PUT_IMAGE = f"""INSERT INTO image ({_IMAGE}) VALUES (?, ?, ?, ?, ?, ?)
 IMAGE = f"SELECT {_IMAGE} FROM image WHERE spec_digest = ?"
 IMAGE_BY_ID = f"SELECT {_IMAGE} FROM image WHERE id = ? ORDER BY created_at, spec_digest LIMIT 1"
 
+IMAGE_USES = """SELECT image_id, workspace_id, name, version FROM deployment WHERE name <> '' AND active = 1
+    ORDER BY name, version"""
+
 ADD_SOURCE = """INSERT INTO source (workspace_id, id, size, created_at) VALUES (?, ?, ?, ?)
     ON CONFLICT (workspace_id, id) DO NOTHING"""
 HAS_SOURCE = "SELECT 1 FROM source WHERE workspace_id = ? AND id = ?"
