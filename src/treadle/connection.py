@@ -30,14 +30,17 @@ class BadAnswer(ConnectionError):
 class Connection:
     """An open connection for one request at a time: `send`, then `answer`, then the answer's body to its end.
 
-    `timeout` is in seconds, for connecting and then for each wait for the other side.
+    `timeout` is in seconds, for connecting and then for each wait for the other side. `through`: dial this address,
+    from which there is a way to the other.
 
     Raises:
         OSError: it cannot be opened; so do all methods when it breaks, TimeoutError after `timeout`.
     """
 
-    def __init__(self, host: str, port: int, *, tls: bool, timeout: float) -> None:
-        opened = socket.create_connection((host, port), timeout)
+    def __init__(
+        self, host: str, port: int, *, tls: bool, timeout: float, through: tuple[str, int] | None = None
+    ) -> None:
+        opened = socket.create_connection(through or (host, port), timeout)
         try:
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = _tls().wrap_socket(opened, server_hostname=host) if tls else opened

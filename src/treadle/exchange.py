@@ -15,6 +15,7 @@ import msgspec
 
 from treadle.connection import Answer, Connection
 from treadle.model import api
+from treadle.model.container import RELAY
 from treadle.model.errors import BY_CODE, InvalidInput, TreadleError, Unreachable
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ class Exchange:
         self._timeout = timeout
         self._tls = parts.scheme == "https"
         self._address = (parts.hostname or "", port)
+        relay, _, relay_port = os.environ.get(RELAY, "").rpartition(":")
+        self._relay = (relay, int(relay_port)) if relay and relay_port.isdigit() else None
         self._headers = f"Host: {parts.netloc.rpartition('@')[2]}\r\nAccept-Encoding: identity\r\n"
         if token:
             self._headers += f"Authorization: Bearer {token}\r\n"
@@ -109,7 +112,7 @@ class Exchange:
 
     def _connect(self, timeout: float) -> Connection:
         try:
-            return Connection(*self._address, tls=self._tls, timeout=timeout)
+            return Connection(*self._address, tls=self._tls, timeout=timeout, through=self._relay)
         except OSError as error:
             raise self._unanswered(error, timeout, accepted=False) from None
 

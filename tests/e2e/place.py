@@ -60,7 +60,10 @@ class Place:
     @property
     def environ(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("TREADLE_")}
-        return clean | {"TREADLE_DATA": str(self.data), "NO_COLOR": "1", "COLUMNS": "200"}
+        # Handlers leave notes in files of the machine and tell pids that tests kill, so they are not shut off; what
+        # is said of isolation is held by tests that ask for it, with env={"TREADLE_ISOLATION": …}.
+        open_ = {"TREADLE_ISOLATION": "process"}
+        return clean | open_ | {"TREADLE_DATA": str(self.data), "NO_COLOR": "1", "COLUMNS": "200"}
 
     # server
 

@@ -40,6 +40,7 @@ DEFAULTS = {
     "workers": 1, "keep_warm_seconds": 10, "max_pending_tasks": 10_000, "on_start": None, "on_deploy": None,
     "callback_url": None, "volumes": None, "disks": None, "secrets": None, "env": None, "name": None,
     "authorized": True, "autoscaler": None, "task_policy": None, "checkpoint_enabled": False, "retry_for": None,
+    "min_isolation": 0, "block_network": False,
     "pricing": None, "inputs": None, "outputs": None, "pool": None, "allow_marketplace": False,
 }  # fmt: skip
 
@@ -86,6 +87,8 @@ def test_without_options_the_definition_has_the_defaults() -> None:
         ({"authorized": False}, {"authorized": False}),
         ({"app": "shop"}, {"app": "shop"}),
         ({"checkpoint_enabled": True}, {"checkpoint_enabled": True}),
+        ({"min_isolation": 2}, {"min_isolation": 2}),
+        ({"block_network": True}, {"block_network": True}),
         ({"on_start": double}, {"on_start": "double"}),
         ({"retry_for": [OSError, KeyError]}, {"retry_for": ("OSError", "KeyError")}),
         ({"retry_for": OSError}, {"retry_for": ("OSError",)}),
@@ -163,6 +166,9 @@ def test_options_become_the_definition(options: dict[str, Any], expected: dict[s
         ({"task_policy": TaskPolicy(ttl=-1)}, ["ttl=-1", "from 0"]),
         ({"task_policy": TaskPolicy(retry_delay=-1)}, ["retry_delay=-1"]),
         ({"checkpoint_enabled": 1}, ["checkpoint_enabled=1", "True or False"]),
+        ({"min_isolation": 4}, ["min_isolation=4", "from 0 to 3"]),
+        ({"min_isolation": "2"}, ["min_isolation='2'", "a whole number"]),
+        ({"block_network": "yes"}, ["block_network='yes'", "True or False"]),
         ({"retry_for": ["OSError"]}, ["retry_for='OSError'", "exception classes"]),
         ({"retry_for": [OSError()]}, ["retry_for=OSError()"]),
         ({"app": 5}, ["app=5", "a str"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from treadle.model.container import Container, ContainerStatus
 from treadle.model.log import Chunk, Extent, Line, NewChunk, Stream, pack
 from treadle.model.task import TaskStatus
@@ -29,7 +31,7 @@ def containers(store: Store, *ids: str, for_task: str = "") -> None:
     with store.transaction():
         for name in ids:
             row = Container(name, 1, f"deployment of {name}", "agent", ContainerStatus.RUNNING, f"hash of {name}", NOW, NOW)
-            store.insert_container(Container(*(getattr(row, field) for field in row.__struct_fields__[:-1]), for_task))
+            store.insert_container(replace(row, for_task=for_task))
 
 
 def texts(chunks: list[Chunk]) -> list[str]:

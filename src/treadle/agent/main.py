@@ -35,6 +35,7 @@ from treadle.model.wire import (
     ServerToAgent,
     Wanted,
 )
+from treadle.runtime import isolation
 from treadle.runtime.base import Runtime
 from treadle.runtime.image import Images
 from treadle.runtime.probe import probe
@@ -59,13 +60,21 @@ async def run_agent(
 
     `data` is the data folder (containers and sources go below `data/agent`, images into `data/images`). With
     `kill_on_stop` every container is gone when this returns; without, they go on and the next agent adopts them.
-    `runtime` replaces the one chosen by trying what this machine gives (TREADLE_LIMITS).
+    `runtime` replaces the one chosen by trying what this machine gives (TREADLE_LIMITS, TREADLE_ISOLATION).
     """
     log = log or structlog.get_logger()
-    runtime = runtime or ProcessRuntime(probe(os.environ.get("TREADLE_LIMITS", "auto")), zygotes=Zygotes())
+    if runtime is None:
+        runtime = await asyncio.to_thread(_choose_runtime, data)
     log.info("memory of containers is held", by=runtime.limits)
+    log.info("containers are isolated", level=runtime.isolation.value, by=runtime.isolation.name.lower())
     agent = Agent(url, token, data, runtime, log)
     await agent.run(stop, kill_on_stop=kill_on_stop)
+
+
+def _choose_runtime(data: Path) -> Runtime:
+    choice, shared = os.environ.get("TREADLE_ISOLATION", "auto"), os.environ.get("TREADLE_SHARED_FOLDERS", "")
+    shield = isolation.probe(choice, data.absolute(), shared)
+    return ProcessRuntime(probe(os.environ.get("TREADLE_LIMITS", "auto")), zygotes=Zygotes(), shield=shield)
 
 
 class Agent:
@@ -127,6 +136,8 @@ class Agent:
             gpus=machine.gpus(os.environ.get("TREADLE_FAKE_GPUS", "")),
             limits=self._runtime.limits,
             running=self._containers.running(),
+            isolation=self._runtime.isolation,
+            no_higher=self._runtime.no_higher,
         )
         return [hello, *self._containers.exits()]
 

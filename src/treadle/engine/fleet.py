@@ -133,7 +133,7 @@ class Fleet:
         self._roster.save(
             msgspec.structs.replace(
                 container, status=S.RUNNING, started_at=started, lease_until=now + LEASE_SECONDS,
-                limits=agent.limits if agent else container.limits,
+                limits=agent.limits if agent else container.limits, isolation=hello.isolation,
             )
         )
         config = self._queue.config(container.deployment_id)

@@ -96,5 +96,7 @@ class Roster:
         for container in self.live.values():
             memory = self._deployment(container.deployment_id).config.memory
             used[container.agent_id] = used.get(container.agent_id, 0) + memory
-        agents = self.agents.values()
-        return [Capacity(a.agent_id, a.cpu, a.memory, tuple(a.gpus), used.get(a.agent_id, 0)) for a in agents]
+        return [
+            Capacity(a.agent_id, a.cpu, a.memory, tuple(a.gpus), used.get(a.agent_id, 0), a.isolation, a.no_higher)
+            for a in self.agents.values()
+        ]

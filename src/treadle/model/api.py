@@ -229,6 +229,7 @@ class ContainerView(msgspec.Struct, frozen=True):
     deployment: str  # its name and version, or its handler
     agent_id: str
     limits: str
+    isolation: int  # 0 to 3
     reason: str
     created_at: str
     started_at: str | None

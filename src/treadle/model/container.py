@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 import msgspec
+
+RELAY = "TREADLE_RELAY"  # variable: HOST:PORT to dial in place of the server's, in a container without a network
 
 
 class ContainerStatus(StrEnum):
@@ -12,6 +14,15 @@ class ContainerStatus(StrEnum):
     RUNNING = "RUNNING"  # its runner is or was connected
     STOPPING = "STOPPING"  # gets no more work
     STOPPED = "STOPPED"
+
+
+class Isolation(IntEnum):
+    """How far a container is shut off from its machine; each level holds what those below it do."""
+
+    PROCESS = 0  # processes of their own, and nothing more
+    LANDLOCK = 1  # files outside of its own cannot be changed, nor those of Treadle read; no rights to gain
+    NAMESPACES = 2  # its own processes, files, temporary folder; the machine's are not there for it
+    ENGINE = 3  # Docker or Podman
 
 
 class Container(msgspec.Struct, frozen=True):
@@ -28,6 +39,7 @@ class Container(msgspec.Struct, frozen=True):
     reason: str = ""  # why it stopped
     limits: str = ""  # what holds its memory: cgroup2, cgroup1, watchdog
     for_task: str = ""  # the waiting task that caused its start: what it printed meanwhile is in that task's log
+    isolation: Isolation = Isolation.PROCESS  # as its runner has entered it
 
 
 class Role(StrEnum):

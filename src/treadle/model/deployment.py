@@ -79,6 +79,8 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     authorized: bool = True
     autoscaler: Autoscaler = Autoscaler()
     checkpoint_enabled: bool = False
+    min_isolation: int = 0  # a level of `container.Isolation`; on less it does not run
+    block_network: bool = False  # no way out of the container but to the server
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -242,6 +244,7 @@ def check_config(config: QueueConfig) -> QueueConfig:
     _between("max_containers", scale.max_containers, 1, 1000)
     _between("tasks_per_container", scale.tasks_per_container, 1, 1_000_000)
     _between("min_containers", scale.min_containers, 0, scale.max_containers)
+    _between("min_isolation", config.min_isolation, 0, 3)
     if config.callback_url is not None:
         check_url("callback_url", config.callback_url)
     check_env("env", config.env)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from treadle.model.container import Isolation
 from treadle.model.deployment import Image, ImageSpec, QueueConfig
 from treadle.model.log import Line
 
@@ -63,6 +64,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     held: list[AttemptRef]
     free: int
     protocol: int = PROTOCOL
+    isolation: Isolation = Isolation.PROCESS  # what its children are held to
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -209,6 +211,8 @@ class AgentHello(msgspec.Struct, frozen=True, tag="agent_hello"):
     limits: str  # cgroup2, cgroup1 or watchdog
     running: list[str]
     protocol: int = PROTOCOL
+    isolation: Isolation = Isolation.PROCESS  # what containers started here get
+    no_higher: str = ""  # why not a higher level
 
 
 class Exited(msgspec.Struct, frozen=True, tag="exited"):
@@ -258,6 +262,19 @@ class ImagesTold(msgspec.Struct, frozen=True, tag="images_told"):
 # agent -> runner, as the file `run.msgpack` (mode 0600) in the container's folder
 
 
+class Sandbox(msgspec.Struct, frozen=True):
+    """What the template enters, and so all children of a runner. Folders have the same paths inside as outside."""
+
+    level: Isolation = Isolation.PROCESS
+    writable: list[str] = []  # the container's own folders
+    shared: list[str] = []  # folders of the machine that containers may change
+    hidden: list[str] = []  # not to be seen, but for what is named here and the image
+    scratch: str = ""  # an empty folder for temporary files: /tmp at level 2
+    root: str = ""  # an empty folder over which the new root is put together
+    block_network: bool = False
+    gpus: bool = False
+
+
 class RunSpec(msgspec.Struct, frozen=True):
     """What a runner is started with: `python -m treadle.runner FOLDER` reads FOLDER/run.msgpack.
 
@@ -279,6 +296,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     peak_file: str = ""
     limit: int = 0  # bytes
     orphan_grace: float = ORPHAN_GRACE_SECONDS
+    sandbox: Sandbox = Sandbox()
 
 
 # runtime -> zygote, packets on a socket of their own

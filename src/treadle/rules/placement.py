@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from treadle.model.container import Isolation
 from treadle.model.deployment import QueueConfig
 
 
@@ -17,6 +18,8 @@ class Capacity(msgspec.Struct, frozen=True):
     memory: int  # MiB
     gpus: tuple[str, ...] = ()
     used_memory: int = 0
+    isolation: Isolation = Isolation.PROCESS
+    no_higher: str = ""  # why its isolation is not higher
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -38,14 +41,31 @@ def place(config: QueueConfig, agents: Iterable[Capacity]) -> Place:
         return Place(reason="no agent is connected")
     if config.gpus:
         return Place(reason=_no_gpu(config, everyone), never=True)
-    able = [a for a in everyone if a.cpu >= config.cpu and a.memory >= config.memory]
+    shut = [a for a in everyone if a.isolation >= needed_isolation(config)]
+    if not shut:
+        return Place(reason=_too_open(config, everyone), never=True)
+    able = [a for a in shut if a.cpu >= config.cpu and a.memory >= config.memory]
     if not able:
-        return Place(reason=_too_big(config, everyone), never=True)
+        return Place(reason=_too_big(config, shut), never=True)
     free = [a for a in able if a.memory - a.used_memory >= config.memory]
     if not free:
         most = max(a.memory - a.used_memory for a in able)
         return Place(reason=f"waits for memory: asks {config.memory} MiB, {most} MiB are free now")
     return Place(max(free, key=lambda a: (a.memory - a.used_memory, a.agent_id)).agent_id)
+
+
+def needed_isolation(config: QueueConfig) -> Isolation:
+    """The lowest level at which a container of this definition may run; from 2 on it can do without a network."""
+    return max(Isolation(config.min_isolation), Isolation.NAMESPACES if config.block_network else Isolation.PROCESS)
+
+
+def _too_open(config: QueueConfig, agents: list[Capacity]) -> str:
+    needed, best = needed_isolation(config), max(agents, key=lambda a: (a.isolation, a.agent_id))
+    asked = f"min_isolation={config.min_isolation}" if config.min_isolation == needed else "block_network=True"
+    return (
+        f"unschedulable: {asked} takes isolation level {needed.value} ({needed.name.lower()}); this cluster has at"
+        f" most {best.isolation.value} ({best.isolation.name.lower()}): {best.no_higher or 'no reason was told'}"
+    )
 
 
 def _no_gpu(config: QueueConfig, agents: list[Capacity]) -> str:

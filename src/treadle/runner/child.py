@@ -27,7 +27,6 @@ def run(spec: RunSpec, template: int, sock: socket.socket, turnstile: Turnstile)
     os.setsid()  # a group of its own: what the handler starts is killed with it
     process.die_with(template)
     process.adopt_orphans()  # so that what the handler leaves behind is known to be its own when it dies
-    process.be_first_to_go()
     for number in DEFAULT:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,7 +16,10 @@ KILL = b"K"
 
 
 class Forked(msgspec.Struct, frozen=True, tag="forked"):
-    """Template -> parent: the child with this number is this process."""
+    """Template -> parent: the child with this number is this process.
+
+    `pid` is 0 where it would be a number of another pid namespace; there no child outlives the template.
+    """
 
     number: int
     pid: int

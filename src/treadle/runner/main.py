@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from treadle.model.container import Isolation
 from treadle.model.wire import LAST_WORDS, RunSpec
+from treadle.runner import process
 
 TEMPLATE_END_SECONDS = 2.0
 
@@ -31,29 +34,43 @@ def main(argv: list[str]) -> int:
 
 
 def _run(spec: RunSpec, last_words: Path) -> int:
+    apart = spec.sandbox.level >= Isolation.NAMESPACES
+    if apart:
+        process.adopt_orphans()  # the template, whose own parent will end at once (runner/namespaces.py)
     ours, theirs = socket.socketpair()
+    hatch, their_hatch = socket.socketpair()  # over which the template hands the listener of its relay out
     pid = os.fork()  # first thing: no thread, no event loop and no network library is in memory yet
     if pid == 0:
         ours.close()
+        hatch.close()
         from treadle.runner import template  # noqa: PLC0415 -- each process loads its own part alone, both at once
 
-        template.run(spec, theirs)
+        template.run(spec, theirs, their_hatch)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who ends needs no burial
     theirs.close()
+    their_hatch.close()
     from treadle.runner import parent  # noqa: PLC0415 -- and so template and children stay small
 
     try:
-        return parent.run(spec, ours, last_words)
+        return parent.run(spec, ours, last_words, _take_listener(spec, hatch))
     finally:
         ours.close()
-        _await_template(pid)
+        _await_template(None if apart else pid)
 
 
-def _await_template(pid: int) -> None:
+def _take_listener(spec: RunSpec, hatch: socket.socket) -> socket.socket | None:
+    """What a template without a network hands out once it is inside; nothing if it cannot go in."""
+    with hatch:
+        fds = socket.recv_fds(hatch, 1, 1)[1] if spec.sandbox.block_network else []
+    return socket.socket(fileno=fds[0]) if fds else None
+
+
+def _await_template(pid: int | None) -> None:
     """The template ends its children when its socket closes; give it a moment, then end it by force."""
     deadline = time.monotonic() + TEMPLATE_END_SECONDS
-    while os.waitpid(pid, os.WNOHANG)[0] == 0:
-        if time.monotonic() > deadline:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return
-        time.sleep(0.002)
+    with contextlib.suppress(ChildProcessError):  # nobody is left
+        while os.waitpid(-1, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                for left in [pid] if pid is not None else process.children():
+                    process.kill_group(left)
+            time.sleep(0.002)

@@ -34,6 +34,7 @@ from treadle.runner.evidence import Evidence
 from treadle.runner.frames import FromChild
 from treadle.runner.link import End, Link
 from treadle.runner.pool import Child, Fate, Pool
+from treadle.runner.relay import Relay
 
 # Exit codes, 2 and 5 as in Beam: ended as asked, lost its template, cannot load the handler, no server answers.
 DONE, FAILED, CANNOT_LOAD, ORPHANED = 0, 1, 2, 5
@@ -43,17 +44,24 @@ TOGETHER = 0.001  # seconds a report waits for others while more work is at hand
 MAX_DEATHS = 3  # in a row, of children that had no task
 
 
-def run(spec: RunSpec, template: socket.socket, last_words: Path) -> int:
-    """Be the parent until the container shall end; returns the exit code. `last_words` is the file for the agent."""
-    return asyncio.run(_run(spec, template, last_words))
+def run(spec: RunSpec, template: socket.socket, last_words: Path, listener: socket.socket | None) -> int:
+    """Be the parent until the container shall end; returns the exit code. `last_words` is the file for the agent.
+
+    `listener`: where children that have no network knock for the server.
+    """
+    return asyncio.run(_run(spec, template, last_words, listener))
 
 
-async def _run(spec: RunSpec, template: socket.socket, last_words: Path) -> int:
+async def _run(spec: RunSpec, template: socket.socket, last_words: Path, listener: socket.socket | None) -> int:
+    relaying = asyncio.create_task(Relay(listener, spec.url).run()) if listener else None
     parent = Parent(spec, template, last_words)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parent.stop, TERM_GRACE)
-    return await parent.run()
+    code = await parent.run()
+    if relaying:
+        relaying.cancel()
+    return code
 
 
 class Parent:
@@ -125,7 +133,8 @@ class Parent:
         held = [*self._dealer, *self._unsettled]
         free = 0 if self._stopping else self._dealer.free()
         self._promised = 0
-        greeting: list[RunnerToServer] = [Hello(self._spec.container_id, held, free)]
+        hello = Hello(self._spec.container_id, held, free, isolation=self._spec.sandbox.level)
+        greeting: list[RunnerToServer] = [hello]
         greeting += [replace(finished, free=False) for finished in self._unsettled.values()]
         if self._load_failed is not None:
             greeting.append(self._load_failed)

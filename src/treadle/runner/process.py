@@ -13,14 +13,14 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-OOM_SCORE = 500
+OOM_SCORE = b"500"
 
 
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415 -- the parent, which is started in a hurry, has no use for it
+        from treadle.runner import kernel  # noqa: PLC0415 -- the parent, started in a hurry, has no use for ctypes
 
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+        kernel.prctl(option, value)
 
 
 def watch_children() -> tuple[socket.socket, socket.socket]:
@@ -64,10 +64,27 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def be_first_to_go() -> None:
-    """When memory runs out the kernel shall pick this process, not the template it was forked from."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+class FirstToGo:
+    """When memory runs out the kernel shall pick a child, not the template that it was forked from.
+
+    A child cannot say so itself where it must not write to /proc: it is born while the template says it of itself.
+    """
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        with contextlib.suppress(OSError):  # there is no such file but on Linux
+            self._file = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+            self._own = os.read(self._file, 16)
+
+    def is_born(self, born: bool) -> None:
+        """Called before a fork with True, after it with False."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._file, OOM_SCORE if born else self._own, 0)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
 
 
 def kill_group(pid: int) -> None:

@@ -11,29 +11,39 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from treadle.model.container import RELAY, Isolation
 from treadle.model.wire import LoadFailed, RunSpec
-from treadle.runner import child, process
+from treadle.runner import child, process, sandbox
 from treadle.runner.frames import FORK, ORDER, Forked, FromTemplate, Gone, pack
 from treadle.runner.tokens import Turnstile
 
 ASIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to the whole group, meant for the parent
 
 
-def run(spec: RunSpec, sock: socket.socket) -> NoReturn:
+def run(spec: RunSpec, sock: socket.socket, hatch: socket.socket) -> NoReturn:
     """Serve the parent until it closes the socket (by ending, however it ends), then take the children along.
 
     The closed socket is the signal, not PR_SET_PDEATHSIG: a template killed by the kernel could not kill what the
     children have started. It sees the end of the file in the same moment.
+
+    `hatch`: without a network, what listens for the children that want to reach the server goes out through it.
     """
     code = 1
     try:
-        code = Template(spec, sock).serve()
+        code = Template(spec, sock).serve(hatch)
     except ConnectionError:
         code = 0  # the parent ended while it was being told something
     except BaseException:  # noqa: BLE001 -- this process must never return into the parent's code
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
+
+
+def _hand_listener_out(hatch: socket.socket) -> None:
+    """Listen where the children can knock, and let the parent answer."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        os.environ[RELAY] = "{}:{}".format(*listener.getsockname())
+        socket.send_fds(hatch, [b"L"], [listener.fileno()])
 
 
 def _ended() -> int | None:
@@ -54,12 +64,12 @@ class Template:
         self._numbers: dict[int, int] = {}  # pid -> number of each child that is not reaped
         self._awake, self._wake = process.watch_children()
 
-    def serve(self) -> int:
+    def serve(self, hatch: socket.socket) -> int:
         for number in ASIDE:
             signal.signal(number, signal.SIG_IGN)
-        process.adopt_orphans()
-        if not self._join_limits():
+        if not self._join_limits() or not self._enter_sandbox(hatch):
             return 2
+        process.adopt_orphans()
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)  # a log is read while it is written
         gc.collect()
@@ -81,6 +91,23 @@ class Template:
                 return False
         return True
 
+    def _enter_sandbox(self, hatch: socket.socket) -> bool:
+        """Shut this process, and so all children, off. In less than what was ordered nothing may run."""
+        box = self._spec.sandbox
+        try:
+            sandbox.enter(box)
+            with hatch:
+                if box.block_network:
+                    _hand_listener_out(hatch)
+            self._first_to_go = process.FirstToGo()  # whose file cannot be opened once this is closed
+            sandbox.close(box)
+        except OSError as exc:
+            level = f"isolation level {box.level.value} ({box.level.name.lower()})"
+            advice = "`treadle doctor` tells what this machine gives."
+            self._tell(LoadFailed(f"{level} cannot be entered: {exc.strerror or exc}. {advice}"))
+            return False
+        return True
+
     def _obey(self) -> bool:
         """Carry out one order of the parent; False when it has closed the socket."""
         order, fds, _, _ = socket.recv_fds(self._sock, ORDER.size, 2)
@@ -100,19 +127,22 @@ class Template:
 
     def _fork(self, number: int, fd: int, tokens: int) -> None:
         template = os.getpid()
+        self._first_to_go.is_born(True)
         pid = os.fork()
         if pid == 0:
             self._become_child(template, fd, tokens)
+        self._first_to_go.is_born(False)
         os.close(fd)
         os.close(tokens)
         self._numbers[pid] = number
-        self._tell(Forked(number, pid))
+        self._tell(Forked(number, pid if self._spec.sandbox.level < Isolation.NAMESPACES else 0))
 
     def _become_child(self, template: int, fd: int, tokens: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
-            for sock in (self._sock, self._awake, self._wake):
-                sock.close()
+            for file in (self._sock, self._awake, self._wake, self._first_to_go):
+                file.close()
+            sandbox.show()
             child.run(self._spec, template, socket.socket(fileno=fd), Turnstile(tokens))
         except BaseException:  # noqa: BLE001 -- a child must never go on as a second template
             sys.excepthook(*sys.exc_info())

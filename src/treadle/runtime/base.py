@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from treadle.model.container import Isolation
 from treadle.model.wire import RunSpec
 
 
@@ -14,8 +15,8 @@ class StartSpec(msgspec.Struct, frozen=True):
     """What a container is started from.
 
     `folder` is the container's own; its `code` holds the copy of the source. The runtime fills the limit fields
-    of `run`. `env` and `secrets` are added to the clean environment that every container gets; secrets are written
-    to no file and no command line.
+    and the sandbox of `run`. `env` and `secrets` are added to the clean environment that every container gets;
+    secrets are written to no file and no command line.
     """
 
     folder: Path
@@ -57,6 +58,8 @@ class Runtime(Protocol):
     """Starts containers that outlive the agent, and finds them again."""
 
     limits: str  # what will hold the memory of those started here: cgroup2, cgroup1 or watchdog
+    isolation: Isolation  # what those started here get
+    no_higher: str  # why they get no higher level
 
     def warm(self, python: Path) -> None:
         """Have the next container of this interpreter start fast; a promise of nothing."""

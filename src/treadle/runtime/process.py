@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
@@ -14,9 +15,11 @@ from typing import BinaryIO
 import msgspec
 
 from treadle.model import wire
+from treadle.model.container import Isolation
 from treadle.runtime import limits, processes
 from treadle.runtime.base import StartSpec
 from treadle.runtime.cgroup import Share
+from treadle.runtime.isolation import Shield, scratch_of
 from treadle.runtime.limits import Limit
 from treadle.runtime.probe import Limits
 from treadle.runtime.watchdog import Watchdog
@@ -46,11 +49,19 @@ def runner_command(python: Path, folder: Path) -> list[str]:
 class ProcessRuntime:
     """Starts runners as plain processes: forked by a zygote where there are `zygotes` and one can, else spawned.
 
-    `command` says what is spawned, given the interpreter and the folder.
+    `command` says what is spawned, given the interpreter and the folder; `shield` is what they are shut off by.
     """
 
-    def __init__(self, mechanism: Limits, command: Command = runner_command, zygotes: Zygotes | None = None) -> None:
+    def __init__(
+        self,
+        mechanism: Limits,
+        command: Command = runner_command,
+        zygotes: Zygotes | None = None,
+        shield: Shield = Shield(),  # noqa: B008 -- frozen
+    ) -> None:
         self.limits = mechanism.kind
+        self.isolation, self.no_higher = shield.level, shield.no_higher
+        self._shield = shield
         self._mechanism = mechanism
         self._command = command
         self._zygotes = zygotes
@@ -67,12 +78,18 @@ class ProcessRuntime:
         held, home = await asyncio.to_thread(self._prepare, spec)
         try:
             with (spec.folder / "log").open("ab") as log:
-                pid, status = await self._launch(spec, environment(spec, home), log)
+                pid, status = await self._launch(spec, self._environment(spec, home), log)
         except OSError:
             held.close()
+            await _clear(spec.folder)
             raise
         state = await asyncio.to_thread(_note, spec.folder, pid, held.kind)
-        return ProcessContainer(spec.run.container_id, state, held, status)
+        return ProcessContainer(spec.folder, spec.run.container_id, state, held, status)
+
+    def _environment(self, spec: StartSpec, home: Path) -> dict[str, str]:
+        """At level 1 /tmp is the machine's, and closed; above, a container has one of its own."""
+        scratch = {"TMPDIR": str(scratch_of(spec.folder))} if self.isolation == Isolation.LANDLOCK else {}
+        return scratch | environment(spec, home)
 
     def _prepare(self, spec: StartSpec) -> tuple[Limit, Path]:
         """Put the limit in force and tell the runner what it is to do."""
@@ -81,8 +98,9 @@ class ProcessRuntime:
         held = self._mechanism.make(run.container_id, folder, share)
         try:
             run = msgspec.structs.replace(
-                run, procs_files=held.procs_files, oom_file=held.oom_file, peak_file=held.peak_file, limit=held.limit
-            )
+                run, procs_files=held.procs_files, oom_file=held.oom_file, peak_file=held.peak_file, limit=held.limit,
+                sandbox=self._shield.around(folder, run.config),
+            )  # fmt: skip
             write_private(folder / "run.msgpack", wire.encode(run))
             home = folder / "home"
             home.mkdir(exist_ok=True)
@@ -124,18 +142,21 @@ class ProcessRuntime:
             state = msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
         except (OSError, msgspec.MsgspecError):
             await _sweep(folder.name, -1, None)
+            await _clear(folder)
             return None
         held = limits.reopen(state.limits, folder, run)
         if processes.identity(state.pid) != state.identity:
             await _sweep(run.container_id, -1, held)
+            await _clear(folder)
             return None
-        return ProcessContainer(run.container_id, state, held, lambda: _exit_of_adopted(state.pid))
+        return ProcessContainer(folder, run.container_id, state, held, lambda: _exit_of_adopted(state.pid))
 
 
 class ProcessContainer:
     """A runner and everything it started. Its end is noticed by the kernel's word, not by asking."""
 
-    def __init__(self, container_id: str, state: State, held: Limit, status: Status) -> None:
+    def __init__(self, folder: Path, container_id: str, state: State, held: Limit, status: Status) -> None:
+        self._folder = folder
         self.container_id = container_id
         self.pid = state.pid
         self.started_at = state.started_at
@@ -170,6 +191,7 @@ class ProcessContainer:
                 guard.cancel()
         status = await self._status()
         await _sweep(self.container_id, self.pid, self._held)
+        await _clear(self._folder)
         return status
 
 
@@ -200,6 +222,11 @@ async def _sweep(container_id: str, session: int, held: Limit | None) -> None:
         _, late = await asyncio.wait(waiting, timeout=1)
         for end in late:
             end.cancel()
+
+
+async def _clear(folder: Path) -> None:
+    """Remove what a container that is gone has outside of its folder."""
+    await asyncio.to_thread(shutil.rmtree, scratch_of(folder), ignore_errors=True)
 
 
 async def _exit_of_child(process: subprocess.Popen[bytes]) -> int | None:

@@ -50,6 +50,8 @@ def define(func: Callable[..., Any], given: dict[str, Any]) -> QueueConfig:
         authorized=_flag("authorized", given["authorized"]),
         autoscaler=_autoscaler(given["autoscaler"]),
         checkpoint_enabled=_flag("checkpoint_enabled", given["checkpoint_enabled"]),
+        min_isolation=_whole("min_isolation", given["min_isolation"]),
+        block_network=_flag("block_network", given["block_network"]),
     )
     return check_config(config)
 

@@ -176,6 +176,8 @@ def task_queue(
     autoscaler: QueueDepthAutoscaler | None = None,
     task_policy: TaskPolicy | None = None,
     checkpoint_enabled: bool = False,
+    min_isolation: int = 0,
+    block_network: bool = False,
     retry_for: Sequence[type[BaseException]] | None = None,
     pricing: Any = None,
     inputs: Any = None,
@@ -210,6 +212,8 @@ def task_queue(
     autoscaler: QueueDepthAutoscaler | None = None,
     task_policy: TaskPolicy | None = None,
     checkpoint_enabled: bool = False,
+    min_isolation: int = 0,
+    block_network: bool = False,
     retry_for: Sequence[type[BaseException]] | None = None,
     pricing: Any = None,
     inputs: Any = None,
@@ -219,7 +223,8 @@ def task_queue(
 ) -> Any:
     """Turn a function into a task queue: `@task_queue`, or `@task_queue(cpu=…, memory=…, …)`.
 
-    Names and defaults are Beam's, but for `max_pending_tasks`. Values are checked here, when the module is imported.
+    Names and defaults are Beam's, but for `max_pending_tasks`; `min_isolation` and `block_network` are our own.
+    Values are checked here, when the module is imported.
 
     Raises:
         InvalidOption: names the option, the value and what is allowed.

@@ -108,6 +108,7 @@ class Views:
             deployment=f"{deployment.config.handler} (draft)" if is_draft(deployment) else named,
             agent_id=container.agent_id,
             limits=container.limits,
+            isolation=container.isolation,
             reason=container.reason,
             created_at=iso(container.created_at),
             started_at=maybe_iso(container.started_at),

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from treadle.model.container import Container, ContainerStatus, Role, Token, Workspace
+from treadle.model.container import Container, ContainerStatus, Isolation, Role, Token, Workspace
 from treadle.model.deployment import Deployment, DeploymentKind, Image, ImageSpec, QueueConfig
 from treadle.model.log import Chunk, NewChunk, unpack
 from treadle.model.secret import Secret
@@ -115,7 +115,8 @@ def of_image(image: Image) -> Row:
 def to_container(row: Row) -> Container:
     status = ContainerStatus(row[4])
     return Container(
-        row[0], row[1], row[2], row[3], status, row[5], row[6], row[7], row[8], row[9], row[10], row[11], row[12]
+        row[0], row[1], row[2], row[3], status, row[5], row[6], row[7], row[8], row[9], row[10], row[11], row[12],
+        Isolation(row[13]),
     )  # fmt: skip
 
 

@@ -128,15 +128,15 @@ HAS_SOURCE = "SELECT 1 FROM source WHERE workspace_id = ? AND id = ?"
 # containers
 
 _CONTAINER = """id, workspace_id, deployment_id, agent_id, status, token_hash, created_at, lease_until, started_at,
-    ended_at, reason, limits, for_task"""
+    ended_at, reason, limits, for_task, isolation"""
 
 LAST_CONTAINER_SEQ = """SELECT MAX(COALESCE((SELECT MAX(seq) FROM container), 0),
     COALESCE((SELECT MAX(container_seq) FROM log), 0))"""
 INSERT_CONTAINER = f"""INSERT INTO container ({_CONTAINER}, seq)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 UPDATE_CONTAINER = """UPDATE container SET workspace_id = ?, deployment_id = ?, agent_id = ?, status = ?,
     token_hash = ?, created_at = ?, lease_until = ?, started_at = ?, ended_at = ?, reason = ?, limits = ?,
-    for_task = ? WHERE id = ?"""
+    for_task = ?, isolation = ? WHERE id = ?"""
 CONTAINER = f"SELECT {_CONTAINER} FROM container WHERE id = ?"
 CONTAINER_BY_TOKEN = f"SELECT {_CONTAINER} FROM container WHERE token_hash = ?"
 _OLD_CONTAINERS = "FROM container WHERE status = 'STOPPED' AND ended_at < ? ORDER BY created_at LIMIT ?"

@@ -1,0 +1,36 @@
+"""What of the machine's files a container may look at: the system, its interpreter and packages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- a folder of the kernel's
+NAME_SERVERS = "/etc/resolv.conf"  # often a link to somewhere below /run
+
+
+def looked_at() -> list[str]:
+    """Existing folders and files: the system's, then those from which this very interpreter runs and imports."""
+    python = [sys.base_prefix, sys.base_exec_prefix, sys.prefix, str(Path(sys.executable).resolve().parent)]
+    names = dict.fromkeys([*SYSTEM, *python, *sys.path, str(Path(NAME_SERVERS).resolve())])
+    return [name for name in names if name.startswith("/") and name != "/" and Path(name).exists()]
+
+
+def below(path: str, others: Iterable[str]) -> bool:
+    """Whether a path is one of the others, or inside one."""
+    return any(path == other or path.startswith(f"{other}/") for other in others)
+
+
+def without(place: str, hidden: list[str]) -> list[str]:
+    """The parts of a place that neither are hidden nor hold what is; links are left out, their ends have a say."""
+    inside = [one for one in hidden if below(one, [place])]
+    if not inside:
+        return [place]
+    if place in inside:
+        return []
+    parts = (entry.path for entry in os.scandir(place) if not entry.is_symlink())
+    return [part for path in parts for part in without(path, inside)]
