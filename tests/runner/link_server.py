@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
+from treadle.model.log import Line
 from treadle.model.wire import (
     MAX_FRAME,
     RUNNER_PATH,
@@ -21,6 +22,7 @@ from treadle.model.wire import (
     Beat,
     Finished,
     Hello,
+    Lines,
     Ready,
     RunnerToServer,
     ServerToRunner,
@@ -49,25 +51,34 @@ class Link:
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
         self._said: queue.Queue[RunnerToServer | None] = queue.Queue()
+        self.heard: list[RunnerToServer] = []  # everything, in order
         self.hello: Hello
 
     def listen(self) -> None:
         try:
             for frame in self._connection:
                 for message in decode_from_runner(frame):
-                    self._said.put(message)
+                    self.heard.append(message)
+                    if not isinstance(message, Beat | Lines):
+                        self._said.put(message)
         except ConnectionClosed:
             pass
         finally:
             self._said.put(None)
 
     def next(self, kind: type[T], seconds: float = DEADLINE) -> T:
-        """The next message, which must be of this kind (heartbeats aside)."""
-        while True:
-            message = self._said.get(timeout=seconds)
-            if not isinstance(message, Beat) or kind is Beat:
-                assert isinstance(message, kind), message
-                return message
+        """The next message, which must be of this kind (heartbeats and printed lines aside)."""
+        message = self._said.get(timeout=seconds)
+        assert isinstance(message, kind), message
+        return message
+
+    def printed(self, ref: AttemptRef | None = None) -> list[Line]:
+        """What an attempt, or without one the container itself, has printed so far."""
+        return [line for m in list(self.heard) if isinstance(m, Lines) and m.ref == ref for line in m.lines]
+
+    def prints(self, text: str, ref: AttemptRef | None = None) -> bool:
+        """True as soon as a line with this text has come."""
+        return wait_until(lambda: any(text in line.text for line in self.printed(ref)), f"{text!r} in a line")
 
     def last_words(self, seconds: float = DEADLINE) -> list[RunnerToServer]:
         """All that the runner has still said on a connection that has ended."""

@@ -190,13 +190,6 @@ def test_a_result_that_is_not_json_fails_with_its_type(runner: Runner) -> None:
     assert "Return None" in raised.message
 
 
-def test_what_is_printed_is_in_the_log_before_the_report(runner: Runner) -> None:
-    """Output of the handler is flushed with each task, also without a newline at its end."""
-    link = runner.start("def handler():\n    print('halfway', end='')")
-    link.run("t1")
-    assert "halfway" in runner.log()
-
-
 def test_a_fork_that_returns_into_the_handlers_caller_reports_nothing(runner: Runner) -> None:
     """User code that forks and lets the copy return gives one report, and the child goes on."""
     link = runner.start("import os\ndef handler():\n    os.fork()\n    return 'once'")

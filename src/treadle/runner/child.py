@@ -16,14 +16,21 @@ from treadle.runner.failures import NotLoaded, cut, raised, traceback_of
 from treadle.runner.frames import WORK, FromChild, decode_for_child, pack
 from treadle.runner.handler import Handler, load
 from treadle.runner.results import NotJson, arguments, to_json
+from treadle.runner.stamps import Stamps, print_through
 from treadle.runner.tokens import Turnstile
 from treadle.sdk.context import FunctionContext
 
+FILES = 4  # that a child gets from the parent
 DEFAULT = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
-def run(spec: RunSpec, template: int, sock: socket.socket, turnstile: Turnstile) -> NoReturn:
-    """Make this process a child of `template`, load the handler, and work until the parent closes the socket."""
+def run(spec: RunSpec, template: int, files: list[int]) -> NoReturn:
+    """Make this process a child of `template`, load the handler, and work until the parent closes the socket.
+
+    The files come from the parent: a socket, the tokens, and the pipes to print into.
+    """
+    sock, tokens, out, err = files
+    stamps = print_through(out, err)
     os.setsid()  # a group of its own: what the handler starts is killed with it
     process.die_with(template)
     process.adopt_orphans()  # so that what the handler leaves behind is known to be its own when it dies
@@ -31,7 +38,7 @@ def run(spec: RunSpec, template: int, sock: socket.socket, turnstile: Turnstile)
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(ConnectionError):  # the parent has gone: nobody wants the answer
-        Child(spec, sock, turnstile).serve()
+        Child(spec, socket.socket(fileno=sock), Turnstile(tokens), stamps).serve()
     _flush()
     os._exit(0)
 
@@ -39,8 +46,9 @@ def run(spec: RunSpec, template: int, sock: socket.socket, turnstile: Turnstile)
 class Child:
     """The socket to the parent, on which work comes ahead, and the turnstile that says which of it may begin."""
 
-    def __init__(self, spec: RunSpec, sock: socket.socket, turnstile: Turnstile) -> None:
+    def __init__(self, spec: RunSpec, sock: socket.socket, turnstile: Turnstile, stamps: Stamps) -> None:
         self._spec = spec
+        self._stamps = stamps
         self._turnstile = turnstile
         self._sock = sock
         self._from_parent: BinaryIO = sock.makefile("rb")
@@ -62,11 +70,14 @@ class Child:
             return load(self._spec.config.handler, self._spec.code)
         except NotLoaded as exc:
             cause = exc.__cause__
-            self._send(LoadFailed(cut(str(exc)), traceback_of(cause, self._spec.code) if cause else ""))
+            traceback = traceback_of(cause, self._spec.code) if cause else ""
+            _print_error(traceback or f"{exc}\n")
+            self._send(LoadFailed(cut(str(exc)), traceback))
             return None
 
     def _attempt(self, handler: Handler, work: Work) -> Finished:
         """Run one task. Whatever user code raises, also SystemExit, is its failure and not the end of the child."""
+        self._stamps.ref = work.ref
         os.environ["TASK_ID"] = work.ref.task_id
         os.environ["TASK_ATTEMPT"] = str(work.ref.attempt)
         try:
@@ -75,10 +86,13 @@ class Child:
             value = handler.call(args, kwargs, self._context(handler, work) if handler.wants_context else None)
             return Finished(work.ref, result=to_json(value), free=True, ran=time.perf_counter() - began)
         except NotJson as exc:
+            _print_error(f"{exc}\n")
             not_json = Raised(exc.type, cut(str(exc)), "", retryable=False, not_json=True)
             return Finished(work.ref, raised=not_json, free=True)
         except BaseException as exc:  # noqa: BLE001 -- user code may raise anything
-            return Finished(work.ref, raised=raised(exc, handler.retry_for, self._spec.code), free=True)
+            told = raised(exc, handler.retry_for, self._spec.code)
+            _print_error(told.traceback)
+            return Finished(work.ref, raised=told, free=True)
 
     def _context(self, handler: Handler, work: Work) -> FunctionContext:
         return FunctionContext(
@@ -112,6 +126,12 @@ class Child:
             if number == token:
                 return decode_for_child(body)
         return None
+
+
+def _print_error(text: str) -> None:
+    """Print like Python what user code raised, wherever user code has turned `sys.stderr` to."""
+    with contextlib.suppress(Exception):  # it may have closed the stream
+        print(text, end="", file=sys.__stderr__)
 
 
 def _flush() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec.structs import replace
 
+from treadle.model.deployment import more_memory
 from treadle.model.wire import Died, Finished, RunSpec
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
@@ -22,8 +23,9 @@ class Evidence:
     only one at work, and to none if it was not.
     """
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: RunSpec, say: Callable[[str], None]) -> None:
         self._spec = spec
+        self._say = say
         self._charged = self._kills()
 
     def of_death(self, status: int, *, alone: bool) -> Died:
@@ -48,7 +50,7 @@ class Evidence:
         if not kills:
             return finished
         if finished.raised is None:
-            print("treadle runner: out of memory: a process that a task had started was killed", file=sys.stderr)
+            self._say("out of memory: a process that a task had started was killed")
             return finished
         return replace(finished, raised=replace(finished.raised, oom=self._died(0, kills)))
 
@@ -70,6 +72,14 @@ class Evidence:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
         return 0
+
+
+def how(died: Died) -> str:
+    """What ended a process, in words."""
+    if died.oom_kills:
+        advice = more_memory(died.peak, died.limit)
+        return f"out of memory at {died.limit // 2**20} MiB; give it more, e.g. {advice}"
+    return f"killed by signal {-died.status}" if died.status < 0 else f"exit code {died.status}"
 
 
 def _number(file: str) -> int:

@@ -10,7 +10,7 @@ from treadle.model.wire import Finished, LoadFailed, Ready, Work, encode
 
 LENGTH = struct.Struct("<I")
 WORK = struct.Struct("<II")  # parent -> child, before each Work: its length, and the number of its token
-ORDER = struct.Struct("<cI")  # parent -> template: FORK (with a socket and tokens) or KILL, and the child's number
+ORDER = struct.Struct("<cI")  # parent -> template: FORK (with the child's files) or KILL, and the child's number
 FORK = b"F"
 KILL = b"K"
 

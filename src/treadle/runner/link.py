@@ -19,6 +19,7 @@ from treadle.model.wire import (
     RUNNER_PATH,
     Beat,
     Finished,
+    Lines,
     RunnerToServer,
     RunSpec,
     ServerToRunner,
@@ -74,6 +75,10 @@ class Link:
         elif len(self._outbox) == 1:
             asyncio.get_running_loop().call_later(patience, self._filled.set)
 
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
     async def run(self) -> End:
         """Hold the link until the server does not want this container, or nobody has answered for too long."""
         loop = asyncio.get_running_loop()
@@ -121,7 +126,9 @@ class Link:
     async def _hold(self, connection: ClientConnection) -> None:
         """Send and receive until the connection ends."""
         self._connection = connection
-        self._outbox = deque(self._greet())
+        lines = [message for message in self._outbox if isinstance(message, Lines)]  # no greeting tells them again
+        hello, *state = self._greet()
+        self._outbox = deque([hello, *lines, *state])
         self._filled.set()
         try:
             async with asyncio.TaskGroup() as group:

@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from treadle.model.deployment import more_memory
 from treadle.model.wire import (
     AttemptRef,
     Cancel,
     Finished,
     Hello,
+    Lines,
     LoadFailed,
     Ready,
     Recall,
@@ -30,10 +29,11 @@ from treadle.model.wire import (
     Work,
 )
 from treadle.runner.dealing import Dealer
-from treadle.runner.evidence import Evidence
+from treadle.runner.evidence import Evidence, how
 from treadle.runner.frames import FromChild
 from treadle.runner.link import End, Link
 from treadle.runner.pool import Child, Fate, Pool
+from treadle.runner.printed import Printed
 from treadle.runner.relay import Relay
 
 # Exit codes, 2 and 5 as in Beam: ended as asked, lost its template, cannot load the handler, no server answers.
@@ -72,9 +72,17 @@ class Parent:
         self._last_words = last_words
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
-        self._pool = Pool(template, self._on_messages, self._on_exit, self._on_template_end)
+        self._printed = Printed(self._put_lines)
+        self._pool = Pool(
+            template,
+            self._printed,
+            workers=spec.config.workers,
+            on_messages=self._on_messages,
+            on_exit=self._on_exit,
+            on_template_end=self._on_template_end,
+        )
         self._link = Link(spec, self._greet, self._on_server)
-        self._evidence = Evidence(spec)
+        self._evidence = Evidence(spec, self._printed.say)
         self._dealer = Dealer()
         self._promised = 0  # free children that have died: the server counts them, so what replaces them is no news
         self._unsettled: dict[AttemptRef, Finished] = {}
@@ -98,7 +106,7 @@ class Parent:
         elif link.result() is End.ORPHANED and self._code == DONE:
             self._code = ORPHANED
             grace = self._spec.orphan_grace
-            print(f"treadle runner: no server at {self._spec.url} for {grace:g} seconds; ending", file=sys.stderr)
+            self._printed.say(f"no server at {self._spec.url} for {grace:g} seconds; ending")
         return self._code
 
     def stop(self, grace: float, code: int = DONE) -> None:
@@ -115,8 +123,13 @@ class Parent:
         for ref in list(self._dealer):
             self._give_up(ref)
         await self._until(lambda: not self._unsettled, self._loop.time() + SETTLE_SECONDS)
+        self._printed.send_own()
         if self._load_failed is not None:
             await self._link.sent.wait()
+        elif self._link.connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await self._link.sent.wait()
         self._over.set()
 
     async def _until(self, done: Callable[[], bool], deadline: float) -> None:
@@ -134,7 +147,7 @@ class Parent:
         free = 0 if self._stopping else self._dealer.free()
         self._promised = 0
         hello = Hello(self._spec.container_id, held, free, isolation=self._spec.sandbox.level)
-        greeting: list[RunnerToServer] = [hello]
+        greeting: list[RunnerToServer] = [hello, *self._printed.greet()]
         greeting += [replace(finished, free=False) for finished in self._unsettled.values()]
         if self._load_failed is not None:
             greeting.append(self._load_failed)
@@ -176,6 +189,7 @@ class Parent:
         elif child is not None and ref in self._dealer:
             self._dealer.leave(child)
             self._pool.kill(child, Fate.UNWANTED)
+            self._printed.drop(ref)
 
     def _halt(self, child: Child) -> None:
         """Have a child begin no more, and hear what it has ended until now: the rest of its hand is what it runs."""
@@ -199,16 +213,20 @@ class Parent:
         for message in messages:
             match message:
                 case Finished():
+                    child.output.ended(message.ref)
                     self._dealer.ended(child, message.ref, now)
                     self._on_finished(child, message)
                 case Ready():
                     child.loaded = True
+                    self._printed.send_own()
+                    child.output.starting = False
                     if self._dealer.alone(child):
                         self._evidence.forget()
                     self._dealer.join(child)
                     self._tell_free(message)
                 case LoadFailed():
                     child.fate = Fate.BROKEN
+                    self._printed.send_own()
                     self._fail(message)
 
     def _tell_free(self, ready: Ready) -> None:
@@ -225,6 +243,11 @@ class Parent:
     def _report(self, finished: Finished) -> None:
         self._unsettled[finished.ref] = finished
         self._link.put(finished, TOGETHER if self._dealer.busy() else 0.0)
+
+    def _put_lines(self, lines: Lines) -> bool:
+        if self._link.connected:
+            self._link.put(lines, TOGETHER)  # their attempt's end may be next
+        return self._link.connected
 
     def _on_alarm(self) -> None:
         """Kill who is past its deadline. One timer serves all: most tasks are over long before it rings."""
@@ -250,6 +273,7 @@ class Parent:
         if ref is not None:
             timed_out = child.fate is Fate.TIMED_OUT
             died = None if timed_out else self._evidence.of_death(status, alone=self._dealer.alone(child))
+            self._printed.end(ref, how(died) if died else f"killed: timeout={self._spec.config.timeout} s is over")
             self._report(Finished(ref, died=died, timed_out=timed_out))
         elif child.fate in (None, Fate.STUCK):
             self._promised += child.loaded
@@ -261,21 +285,17 @@ class Parent:
     def _on_needless_death(self, child: Child, status: int) -> None:
         """A child that had no task is replaced, but not for ever."""
         self._deaths += 1
-        died = self._evidence.of_death(status, alone=self._dealer.alone(child))
-        how = f"killed by signal {-status}" if status < 0 else f"exit code {status}"
-        if died.oom_kills:
-            advice = more_memory(died.peak, died.limit)
-            how = f"out of memory at {died.limit // 2**20} MiB; give it more, e.g. {advice}"
+        told = how(self._evidence.of_death(status, alone=self._dealer.alone(child)))
         when = "between tasks" if child.loaded else "while loading the handler"
-        print(f"treadle runner: a process ended {when}: {how}", file=sys.stderr)
+        self._printed.say(f"a process ended {when}: {told}", starting=child.output.starting)
         if self._deaths >= MAX_DEATHS:
             times = f"{self._deaths} times in a row"
-            self._fail(LoadFailed(f"the process ended {when}, {times}, the last time by: {how}"))
+            self._fail(LoadFailed(f"the process ended {when}, {times}, the last time by: {told}"))
 
     def _on_template_end(self, last_words: LoadFailed | None) -> None:
         if last_words is not None:
             self._fail(last_words)
-        print("treadle runner: the template process has ended; ending the container", file=sys.stderr)
+        self._printed.say("the template process has ended; ending the container")
         self.stop(0, FAILED)
 
     def _fail(self, message: LoadFailed) -> None:

@@ -21,7 +21,9 @@ from treadle.runner.frames import (
     decode_from_template,
     pack_work,
 )
+from treadle.runner.output import Output
 from treadle.runner.pipe import Pipe
+from treadle.runner.printed import Printed
 from treadle.runner.tokens import Tokens
 
 
@@ -37,7 +39,7 @@ class Fate(Enum):
 class Child:
     """One child process: loading until `loaded`, then running the first task in its `hand`; the others follow."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, printed: Printed, *, starting: bool) -> None:
         self.number = number
         self.pid = 0
         self.loaded = False
@@ -45,6 +47,7 @@ class Child:
         self.since: float | None = None  # when the first of them began as far as is known, in the event loop's time
         self.fate: Fate | None = None
         self.tokens = Tokens()
+        self.output = Output(printed, self.hand, starting=starting)
         self.pipe: Pipe
         self._given = 0
 
@@ -67,11 +70,16 @@ class Pool:
     def __init__(
         self,
         template: socket.socket,
+        printed: Printed,
+        *,
+        workers: int,
         on_messages: Callable[[Child, list[FromChild]], None],
         on_exit: Callable[[Child, list[FromChild], int], None],
         on_template_end: Callable[[LoadFailed | None], None],
     ) -> None:
         self._sock = template
+        self._printed = printed
+        self._workers = workers
         self._on_messages = on_messages
         self._on_exit = on_exit
         self._on_template_end = on_template_end
@@ -86,16 +94,18 @@ class Pool:
         if not self._alive:
             return
         self._count += 1
-        child = Child(self._count)
+        child = Child(self._count, self._printed, starting=self._count <= self._workers)
         ours, theirs = socket.socketpair()
         child.pipe = Pipe(ours, lambda frames: self._from_child(child, frames), lambda: self._order(KILL, child))
         self._children[child.number] = child
-        self._order(FORK, child, [theirs.fileno(), child.tokens.end])
+        self._order(FORK, child, [theirs.fileno(), child.tokens.end, *child.output.childs_ends])
         theirs.close()
+        child.output.hand_over()
 
     def kill(self, child: Child, fate: Fate) -> None:
         """Kill a child and what it started, at once; `on_exit` follows when it is gone."""
         child.fate = fate
+        child.output.unwanted = fate is Fate.UNWANTED
         self._order(KILL, child)
 
     def _order(self, word: bytes, child: Child, fds: list[int] | None = None) -> None:
@@ -113,6 +123,7 @@ class Pool:
 
     @staticmethod
     def _decode(child: Child, frames: list[bytearray]) -> list[FromChild]:
+        child.output.drain()  # what was printed before these words is there by now
         return [decode_from_child(frame) for frame in frames] if child.fate is None else []
 
     def _from_template(self, frames: list[bytearray]) -> None:
@@ -129,6 +140,7 @@ class Pool:
         child = self._children.pop(gone.number)
         last = self.hear(child)  # it may have finished its task before it ended
         child.pipe.close()
+        child.output.close()
         self._on_exit(child, last, gone.status)
         child.tokens.close()
 

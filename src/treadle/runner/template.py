@@ -15,7 +15,6 @@ from treadle.model.container import RELAY, Isolation
 from treadle.model.wire import LoadFailed, RunSpec
 from treadle.runner import child, process, sandbox
 from treadle.runner.frames import FORK, ORDER, Forked, FromTemplate, Gone, pack
-from treadle.runner.tokens import Turnstile
 
 ASIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to the whole group, meant for the parent
 
@@ -110,12 +109,12 @@ class Template:
 
     def _obey(self) -> bool:
         """Carry out one order of the parent; False when it has closed the socket."""
-        order, fds, _, _ = socket.recv_fds(self._sock, ORDER.size, 2)
+        order, fds, _, _ = socket.recv_fds(self._sock, ORDER.size, child.FILES)
         if len(order) < ORDER.size:
             return False
         word, number = ORDER.unpack(order)
         if word == FORK:
-            self._fork(number, *fds)
+            self._fork(number, fds)
         else:
             self._kill(number)
         return True
@@ -125,25 +124,25 @@ class Template:
             if known == number:
                 process.kill_group(pid)
 
-    def _fork(self, number: int, fd: int, tokens: int) -> None:
+    def _fork(self, number: int, fds: list[int]) -> None:
         template = os.getpid()
         self._first_to_go.is_born(True)
         pid = os.fork()
         if pid == 0:
-            self._become_child(template, fd, tokens)
+            self._become_child(template, fds)
         self._first_to_go.is_born(False)
-        os.close(fd)
-        os.close(tokens)
+        for fd in fds:
+            os.close(fd)
         self._numbers[pid] = number
         self._tell(Forked(number, pid if self._spec.sandbox.level < Isolation.NAMESPACES else 0))
 
-    def _become_child(self, template: int, fd: int, tokens: int) -> NoReturn:
+    def _become_child(self, template: int, fds: list[int]) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             for file in (self._sock, self._awake, self._wake, self._first_to_go):
                 file.close()
             sandbox.show()
-            child.run(self._spec, template, socket.socket(fileno=fd), Turnstile(tokens))
+            child.run(self._spec, template, fds)
         except BaseException:  # noqa: BLE001 -- a child must never go on as a second template
             sys.excepthook(*sys.exc_info())
         finally:
