@@ -63,3 +63,16 @@ def test_a_command_that_asks_loads_no_server() -> None:
     loaded = _loaded_by("import treadle.cli.app")
     assert not loaded & SERVER_PARTS
     assert not {name for name in loaded if name.startswith(("treadle.server", "treadle.engine", "treadle.agent"))}
+
+
+def test_the_server_loads_no_library_that_it_may_never_need() -> None:
+    """Not the command line's parts, not pydantic (which the framework takes if it is there), no encryption yet."""
+    code = """
+import treadle.cli.serve, treadle.agent.main, treadle.server.main
+from types import SimpleNamespace
+from treadle.server import app
+app._litestar(SimpleNamespace(draining=lambda: False), "1")
+"""
+    tops = {name.split(".")[0] for name in _loaded_by(code)}
+    assert tops >= {"litestar", "uvicorn", "apsw"}
+    assert not tops & {"typer", "pydantic", "attr", "cryptography"}

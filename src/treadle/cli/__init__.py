@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NoReturn
 
 from treadle.model.errors import TreadleError
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    code = _run(sys.argv[1:] if args is None else args)
+    """Run the command line and exit."""
+    exit_with(partial(_command, sys.argv[1:] if args is None else args))
+
+
+def exit_with(action: Callable[[], int]) -> NoReturn:
+    """Exit with the code of what is done here: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    code = _told(action)
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone (`| head`); nothing may be flushed again at exit
@@ -19,7 +26,18 @@ def main(args: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _run(args: Sequence[str]) -> int:
+def _told(action: Callable[[], int]) -> int:
+    try:
+        return action()
+    except KeyboardInterrupt:
+        return 130
+    except TreadleError as error:
+        return _fail(str(error), 1)
+    except (OSError, ImportError) as error:  # a file, a port, a missing part: the message says which
+        return _fail(str(error), 1)
+
+
+def _command(args: Sequence[str]) -> int:
     from typer import Abort  # noqa: PLC0415 - loaded with the commands, not by whoever imports this package
     from typer.exceptions import TyperException  # noqa: PLC0415
     from typer.main import get_command  # noqa: PLC0415
@@ -32,12 +50,8 @@ def _run(args: Sequence[str]) -> int:
         return int(get_command(app).main(args=given, prog_name="treadle", standalone_mode=False) or 0)
     except TyperException as error:
         return _fail(told(error), error.exit_code)
-    except (KeyboardInterrupt, Abort):
+    except Abort:
         return 130
-    except TreadleError as error:
-        return _fail(str(error), 1)
-    except (OSError, ImportError) as error:  # a file, a port, a missing part: the message says which
-        return _fail(str(error), 1)
 
 
 def _fail(message: str, code: int) -> int:

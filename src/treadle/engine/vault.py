@@ -10,12 +10,13 @@ import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from treadle.model.errors import TreadleError
 from treadle.model.secret import Secret
+
+if TYPE_CHECKING:  # what the first secret loads: 7 MB, which a server without secrets does without
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 FORMAT = b"\x01"
 NONCE = 12  # bytes
@@ -48,6 +49,8 @@ class Vault:
         Raises:
             TreadleError: the key is not there, or not the one that sealed this.
         """
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - see the top of the file
+
         sealed, nonce = secret.sealed[len(FORMAT) + NONCE :], secret.sealed[len(FORMAT) :][:NONCE]
         try:
             opened = self._cipher().decrypt(nonce, sealed, _bound_to(secret.workspace_id, secret.name))
@@ -59,6 +62,8 @@ class Vault:
         return opened.decode()
 
     def _cipher(self) -> AESGCM:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - see the top of the file
+
         self._key = self._key or _read_key(self._key_file)
         return AESGCM(self._key)
 

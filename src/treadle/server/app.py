@@ -13,6 +13,8 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 
 from treadle.model.api import ErrorBody, Health
 from treadle.model.errors import NotFound, TreadleError, sentence
@@ -78,6 +80,14 @@ class App:
         await link(scope, receive, send)
 
 
+class _Rest(Litestar):
+    """Litestar without its plugins for pydantic, attrs and others, which load whatever is installed: 11 MB."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
 def _litestar(house: House, version: str) -> Litestar:
     @get("/health", tags=("server",))
     async def health() -> Response[Health]:
@@ -89,7 +99,7 @@ def _litestar(house: House, version: str) -> Litestar:
     def give_house() -> House:
         return house
 
-    return Litestar(
+    return _Rest(
         route_handlers=[health, Tasks, Deployments, Images, Outputs, Containers, Secrets],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
