@@ -54,7 +54,8 @@ class Place:
 
     @property
     def environ(self) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("TREADLE_")}
+        foreign = ("TREADLE_", "PYTHONDONTWRITEBYTECODE")  # programs that are installed have their bytecode
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         own = {"TREADLE_DATA": str(self.data), "BENCH_NOTES": str(self.notes), "NO_PROXY": "127.0.0.1"}
         own["TREADLE_SHARED_FOLDERS"] = str(self.notes)
         return clean | own
