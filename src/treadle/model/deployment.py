@@ -135,7 +135,7 @@ def parse_cpu(value: object) -> int:
     allowed = 'cores from 0.1 to 64, or millicores from "100m" to "64000m"'
     if isinstance(value, str) and re.fullmatch(r"\d{1,6}m", value):
         millicores = int(value[:-1])
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value * 1000):
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 64:
         millicores = round(value * 1000)
     else:
         raise bad("cpu", value, allowed)
