@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # so that editors and type checkers know the names; a test ho
     from treadle.sdk.options import TaskPolicy as TaskPolicy
     from treadle.sdk.output import Output as Output
     from treadle.sdk.task_queue import task_queue as task_queue
+    from treadle.sdk.volume import Volume as Volume
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _HOMES = {
     "task_queue": "treadle.sdk.task_queue",
     "Image": "treadle.sdk.image",
     "Output": "treadle.sdk.output",
+    "Volume": "treadle.sdk.volume",
     "TaskPolicy": "treadle.sdk.options",
     "QueueDepthAutoscaler": "treadle.sdk.options",
     "TaskHandle": "treadle.sdk.handle",

@@ -24,6 +24,7 @@ EVENTS = "text/event-stream"
 QUIET_SECONDS = 60.0  # without a sign of life from a log that is followed
 AWAY_SECONDS = 30.0  # a server may be away before a log that is followed is given up
 RETRY_SECONDS = 0.5
+WALK_SECONDS = 600.0  # to look at, or remove, all files of a large folder
 
 
 class Client(Exchange):
@@ -229,3 +230,52 @@ class Client(Exchange):
     def delete_secret(self, name: str, *, force: bool = False) -> None:
         """Forget a secret; with `force` also one that deployments use."""
         self._call("DELETE", f"/v2/secrets/{quote(name, safe='')}{'?force=true' if force else ''}")
+
+    # volumes
+
+    def volumes(self) -> list[api.VolumeView]:
+        """All volumes by name, with what they hold."""
+        return decode(self._call("GET", "/v2/volumes", wait=WALK_SECONDS), list[api.VolumeView])
+
+    def make_volume(self, name: str) -> api.VolumeMade:
+        """Make a volume if there is none of this name."""
+        return decode(self._call("POST", "/v2/volumes", msgspec.json.encode(api.NewVolume(name))), api.VolumeMade)
+
+    def delete_volume(self, name: str, *, force: bool = False) -> None:
+        """Delete a volume with all that is in it; with `force` also one that is used."""
+        query = "?force=true" if force else ""
+        self._call("DELETE", f"/v2/volumes/{quote(name, safe='')}{query}", wait=WALK_SECONDS)
+
+    def volume_files(self, name: str, path: str = "", *, deep: bool = False) -> list[api.FileView]:
+        """What is in a folder of a volume, with `deep` also in those below it, by path."""
+        query = {"path": path} | ({"deep": "true"} if deep else {})
+        return decode(self._call("GET", _in_volume(name, "files", query), wait=WALK_SECONDS), list[api.FileView])
+
+    def volume_entry(self, name: str, path: str) -> api.FileView:
+        """What is at a path of a volume."""
+        return decode(self._call("GET", _in_volume(name, "entry", {"path": path})), api.FileView)
+
+    def volume_file(self, name: str, path: str) -> Iterator[bytes]:
+        """The bytes of a file in a volume, as they come."""
+        answer = self._open("GET", _in_volume(name, "file", {"path": path}))
+        with self._to_the_end(answer, "the download"):
+            yield from answer.blocks()
+
+    def put_volume_file(self, name: str, path: str, file: BinaryIO) -> api.FileView:
+        """Upload a file into a volume, streamed."""
+        data = self._call("PUT", _in_volume(name, "file", {"path": path}), file, kind=BYTES, wait=WALK_SECONDS)
+        return decode(data, api.FileView)
+
+    def remove_volume_file(self, name: str, path: str, *, deep: bool = False) -> None:
+        """Remove a file or an empty folder, with `deep` also a folder that is not empty."""
+        query = {"path": path} | ({"deep": "true"} if deep else {})
+        self._call("DELETE", _in_volume(name, "files", query), wait=WALK_SECONDS)
+
+    def move_volume_file(self, name: str, path: str, other: str, target: str) -> api.FileView:
+        """Give a file or folder another path, in its volume or another."""
+        body = msgspec.json.encode(api.Move(path, target, other))
+        return decode(self._call("POST", _in_volume(name, "move", {}), body, repeatable=False), api.FileView)
+
+
+def _in_volume(name: str, route: str, query: dict[str, str]) -> str:
+    return f"/v2/volumes/{quote(name, safe='')}/{route}{'?' if query else ''}{urlencode(query)}"

@@ -157,7 +157,7 @@ def test_a_wrong_target_says_what_there_is(treadle: Run, app: Path, peer: Peer, 
         ("x = = 1", ["app.py:1", "SyntaxError"]),
         ("\n1 / 0", ["app.py:2", "ZeroDivisionError"]),
         ("raise SystemExit(3)", ["app.py:1", "SystemExit"]),
-        ("from beam import Volume", ["app.py:1", "Volume", "does not have this part of Beam"]),
+        ("from beam import CloudBucket", ["app.py:1", "CloudBucket", "does not have this part of Beam"]),
         (
             "from treadle import task_queue\n@task_queue(cpu=1000)\ndef f(): pass",
             ["app.py:2: cpu=1000 is not allowed", "0.1 to 64"],

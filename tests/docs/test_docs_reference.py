@@ -15,12 +15,13 @@ from pages import REFERENCE, part, rows, table
 from typer.main import get_command
 
 import treadle
+from treadle.blob import tree
 from treadle.cli.app import app as cli
 from treadle.model import deployment, errors, settings
 from treadle.model.task import FailureKind, TaskStatus
 from treadle.model.wire import AGENT_PATH, RUNNER_PATH
 from treadle.sdk.options import QueueDepthAutoscaler, TaskPolicy
-from treadle.server import app, hot, outputs, tasks
+from treadle.server import app, hot, outputs, tasks, volumes
 
 HTTP, PYTHON, CLI, SETTINGS = (REFERENCE / f"{name}.md" for name in ("http", "python", "cli", "settings"))
 PARAMETERS = inspect.signature(treadle.task_queue).parameters
@@ -58,11 +59,11 @@ def test_the_fields_of_options_are_explained_with_their_defaults(kind: type) -> 
         assert cell.strip("`") == repr(parameter.default), name
 
 
-@pytest.mark.parametrize("kind", [treadle.TaskHandle, treadle.Output, treadle.Image, treadle.FunctionContext])
+@pytest.mark.parametrize("kind", [treadle.TaskHandle, treadle.Output, treadle.Image, treadle.Volume, treadle.FunctionContext])
 def test_every_public_member_is_explained(kind: type) -> None:
     """Whatever a handle, an output, an image or a context offers is named in its part of the reference."""
     text = part(PYTHON, f"## `{kind.__name__}`")
-    members = {name for name in dir(kind) if not name.startswith("_")} - {"spec"}
+    members = {name for name in dir(kind) if not name.startswith("_")} - {"spec", "mount"}
     missing = {name for name in members if not re.search(rf"\b{name}\b", text)}
     assert not missing, missing
 
@@ -125,6 +126,8 @@ def test_every_status_and_kind_of_failure_is_explained() -> None:
         (tasks.MAX_LIMIT, "1–1000"),
         (outputs.MAX_EXPIRES, "1–604800"),
         (outputs.MAX_OUTPUT / 2**30, "at most 16 GiB"),
+        (volumes.MAX_FILE / 2**40, "at most 1 TiB"),
+        (tree.MAX_ENTRIES / 1000, "at most 100000"),
         (settings.Settings(data=REFERENCE).max_body / 2**20, "16 MiB"),
     ],
 )

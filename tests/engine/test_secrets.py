@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from treadle.engine.secrets import DropSecret, KeepSecret
 from treadle.model.deployment import Deployment, QueueConfig
 from treadle.model.errors import Conflict, Forbidden, NotFound, TreadleError
 from treadle.model.secret import Secret
+from treadle.model.volume import VolumeMount
 from treadle.model.wire import ContainerSpec, Wanted
 
 from .making import IMAGE, NOW, SOURCE, Desk
@@ -204,15 +206,19 @@ def test_no_container_starts_without_its_secret(desk: Desk) -> None:
 
 
 def test_a_container_lends_only_what_it_has(desk: Desk) -> None:
-    """The draft it asks for may have its own secrets, or be one that exists already."""
+    """The draft it asks for may have its own secrets and volumes, or be one that exists already."""
     create(desk)
     create(desk, "OTHER")
+    volumes = (VolumeMount("mine", "v"),)
 
-    def draft(new_id: str, secrets: tuple[str, ...], lent: tuple[str, ...] | None) -> Deploy:
-        return Deploy(new_id, desk.workspace.id, "", QueueConfig(handler="a:f", secrets=secrets), SOURCE, IMAGE.id, lent)
+    def draft(new_id: str, lender: QueueConfig | None, **fields: Any) -> Deploy:
+        config = QueueConfig(handler="a:f", **fields)
+        return Deploy(new_id, desk.workspace.id, "", config, SOURCE, IMAGE.id, lender)
 
-    with pytest.raises(Forbidden, match="has not itself: OTHER"):
-        desk.ask(desk.engine.catalog.deploy, draft("d1", ("KEY", "OTHER"), ("KEY",)))
-    assert desk.ask(desk.engine.catalog.deploy, draft("d2", ("KEY",), ("KEY",))).created
-    assert desk.ask(desk.engine.catalog.deploy, draft("d3", ("OTHER",), None)).created
-    assert not desk.ask(desk.engine.catalog.deploy, draft("d4", ("OTHER",), ())).created
+    lender = QueueConfig(handler="a:g", secrets=("KEY",), volumes=volumes)
+    with pytest.raises(Forbidden, match="has not itself: secret OTHER, volume other"):
+        wanted = (VolumeMount("other", "v"),)
+        desk.ask(desk.engine.catalog.deploy, draft("d1", lender, secrets=("KEY", "OTHER"), volumes=wanted))
+    assert desk.ask(desk.engine.catalog.deploy, draft("d2", lender, secrets=("KEY",), volumes=volumes)).created
+    assert desk.ask(desk.engine.catalog.deploy, draft("d3", None, secrets=("OTHER",))).created
+    assert not desk.ask(desk.engine.catalog.deploy, draft("d4", lender, secrets=("OTHER",))).created

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from treadle.model.deployment import QueueConfig
+from treadle.model.volume import VolumeMount
 from treadle.rules.placement import Capacity, place
 
 
@@ -57,6 +59,13 @@ def test_it_goes_where_most_memory_is_free(config: QueueConfig, agents: list[Cap
             [SMALL, BIG],
             True,
             "unschedulable: asks cpu=1 memory=9000 MiB; the largest machine has cpu=8 memory=8192 MiB",
+        ),
+        (
+            asks(volumes=(VolumeMount("v", "relative"), VolumeMount("w", "/absolute"))),
+            [msgspec.structs.replace(BIG, no_higher="no user namespaces")],
+            True,
+            "unschedulable: mount_path='/absolute' takes isolation level 2 (namespaces); this cluster has at most"
+            " 0 (process): no user namespaces",
         ),
         (
             asks(gpus=("A10G",), gpu_count=1),

@@ -38,9 +38,9 @@ def test_a_star_import_works() -> None:
 
 def test_a_name_that_is_missing_is_an_import_error() -> None:
     """What Treadle does not have yet is not there in silence."""
-    done = _run("from beam import Volume")
+    done = _run("from beam import CloudBucket")
     assert "ImportError" in done.stderr
-    assert "Treadle does not have Beam's 'Volume' yet" in _run("import beam; beam.Volume").stderr
+    assert "Treadle does not have Beam's 'CloudBucket' yet" in _run("import beam; beam.CloudBucket").stderr
 
 
 def test_a_real_beam_goes_first(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 import treadle
 from treadle.model.deployment import Autoscaler, QueueConfig, check_config
 from treadle.model.errors import InvalidOption
+from treadle.model.volume import VolumeMount
 from treadle.sdk.definition import locate
 from treadle.sdk.image import Image
 from treadle.sdk.options import GpuType, QueueDepthAutoscaler, TaskPolicy
 from treadle.sdk.task_queue import TaskQueue, task_queue
+from treadle.sdk.volume import Volume
 
 
 def double(x: int = 1) -> int:
@@ -110,6 +112,7 @@ def test_without_options_the_definition_has_the_defaults() -> None:
             {"task_policy": TaskPolicy(retry_delay=0, retry_delay_max=5.5)},
             {"retry_delay": 0, "retry_delay_max": 5.5},
         ),
+        ({"volumes": [Volume("weights", "./w")]}, {"volumes": (VolumeMount("weights", "w"),)}),
         ({"secrets": ["B", "A", "B"]}, {"secrets": ("B", "A")}),
         # what is not available may be given at its default
         ({"volumes": [], "secrets": [], "pool": None, "allow_marketplace": False}, {}),
@@ -152,6 +155,9 @@ def test_options_become_the_definition(options: dict[str, Any], expected: dict[s
         ({"env": ["A=b"]}, ["env=['A=b']", "a dict"]),
         ({"env": {"A": 1}}, ["env['A']=1", "a string"]),
         ({"env": {"1A": "x"}}, ["env='1A'"]),
+        ({"volumes": ["weights"]}, ["volumes=['weights']", "a list of Volumes"]),
+        ({"volumes": Volume("a", "b")}, ["volumes=", "a list of Volumes"]),
+        ({"volumes": [Volume("a", "x"), Volume("b", "x/y")]}, ["mount_path='x/y'", "not apart from 'x'"]),
         ({"secrets": "KEY"}, ["secrets='KEY'", "a list of names"]),
         ({"secrets": [5]}, ["secrets=[5]", "a list of names"]),
         ({"secrets": ["MY-KEY"]}, ["secrets='MY-KEY'", "letters, digits"]),
@@ -174,7 +180,7 @@ def test_options_become_the_definition(options: dict[str, Any], expected: dict[s
         ({"app": 5}, ["app=5", "a str"]),
         *(
             ({option: ["something"]}, [option, "not available yet"])
-            for option in ("volumes", "disks", "inputs", "outputs", "on_deploy", "pricing")
+            for option in ("disks", "inputs", "outputs", "on_deploy", "pricing")
         ),
         ({"pool": "fast"}, ["pool='fast'", "Beam's hosted"]),
         ({"allow_marketplace": True}, ["allow_marketplace=True", "Beam's hosted"]),

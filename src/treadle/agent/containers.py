@@ -12,10 +12,11 @@ from pathlib import Path
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
+from treadle.agent import volumes
 from treadle.agent.reconcile import Forget, Kill, ReportLost, Start, State, reconcile
 from treadle.agent.sources import Sources
 from treadle.model.errors import TreadleError
-from treadle.model.wire import LAST_WORDS, ContainerSpec, Exited, RunSpec
+from treadle.model.wire import LAST_WORDS, ContainerSpec, Exited, Mount, RunSpec
 from treadle.runtime.base import Running, Runtime, StartSpec
 from treadle.runtime.image import Images
 
@@ -144,7 +145,7 @@ class Containers:
 
     async def _start(self, spec: ContainerSpec, folder: Path, known: _Known) -> Running:
         loop = asyncio.get_running_loop()
-        python = await loop.run_in_executor(self._threads, self._prepare, spec, folder, known)
+        python, mounts = await loop.run_in_executor(self._threads, self._prepare, spec, folder, known)
         _check(known)
         run = RunSpec(
             url=self._url,
@@ -156,10 +157,12 @@ class Containers:
             python=spec.image.python,
             stub_type=spec.stub_type,
         )
-        return await self._runtime.start(StartSpec(folder, python, run, dict(spec.image.spec.env_vars), spec.secrets))
+        env = dict(spec.image.spec.env_vars)
+        return await self._runtime.start(StartSpec(folder, python, run, env, spec.secrets, mounts))
 
-    def _prepare(self, spec: ContainerSpec, folder: Path, known: _Known) -> Path:
-        """Make sure of the image, whose interpreter is returned, and of the container's own copy of the source."""
+    def _prepare(self, spec: ContainerSpec, folder: Path, known: _Known) -> tuple[Path, list[Mount]]:
+        """Make sure of the image, whose interpreter is returned, of the container's own copy of the source, and of
+        its volumes, which are returned as well."""
         image = self._images.ensure(spec.image, _unheard)
         _check(known)
         source = self._sources.ensure(spec.source_id)
@@ -167,7 +170,7 @@ class Containers:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         shutil.copytree(source, folder / "code", symlinks=True)
-        return image.python
+        return image.python, volumes.lay_out(folder / "code", spec.mounts)
 
     async def _hold(self, container_id: str, known: _Known) -> None:
         """Wait for the end of a running container and report it."""

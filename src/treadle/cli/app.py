@@ -9,11 +9,13 @@ import typer
 import treadle
 from treadle.cli.container import containers
 from treadle.cli.deploy import deploy
+from treadle.cli.files import cp, ls, mv, rm
 from treadle.cli.image import images
 from treadle.cli.secret import secrets
 from treadle.cli.task import tasks
 from treadle.cli.up import down, up
 from treadle.cli.usage import Command
+from treadle.cli.volume import volumes
 from treadle.cli.webhook import webhooks
 
 app = typer.Typer(
@@ -48,3 +50,6 @@ app.add_typer(containers)
 app.add_typer(images)
 app.add_typer(webhooks)
 app.add_typer(secrets)
+app.add_typer(volumes)
+for command in (ls, cp, rm, mv):
+    app.command(cls=Command)(command)

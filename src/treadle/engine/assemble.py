@@ -22,6 +22,7 @@ from treadle.engine.scaler import Scaler
 from treadle.engine.secrets import Secrets
 from treadle.engine.trouble import Troubles
 from treadle.engine.vault import Vault
+from treadle.engine.volumes import Volumes
 from treadle.engine.webhooks import Webhooks
 from treadle.engine.writer import Report, Writer
 from treadle.model.container import Workspace
@@ -54,6 +55,7 @@ class Engine(msgspec.Struct, frozen=True):
     scaler: Scaler
     catalog: Catalog
     secrets: Secrets
+    volumes: Volumes
     outputs: Outputs
     logs: Logs
     webhooks: Webhooks
@@ -72,18 +74,22 @@ def open_blob(data: Path) -> Blob:
 def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, report: Report) -> Engine:
     """Build the engine over an open store and bring its hints up to date. The writer is not started yet.
 
-    `data` is the data folder: the key of the secrets is there.
+    `data` is the data folder: the key of the secrets and the volumes are there.
     """
     hints, outbox = Hints(), Outbox()
     secrets = Secrets(store, Vault(data / KEY_FILE, chance.random))
-    catalog = Catalog(store, secrets)
+    volumes = Volumes(store, data / "volumes")
+    catalog = Catalog(store, secrets, volumes)
     queue = Queue(store, hints, outbox, catalog.deployment, chance.jitter)
-    roster = Roster(store, hints.journal, outbox, catalog.deployment, catalog.image)
+    roster = Roster(
+        store, hints.journal, outbox, deployment=catalog.deployment, image=catalog.image, mounts=volumes.mounts
+    )
     troubles = Troubles()
     fleet = Fleet(store=store, hints=hints, outbox=outbox, queue=queue, roster=roster, troubles=troubles)
     scaler = Scaler(
         store=store, hints=hints, outbox=outbox, roster=roster, fleet=fleet, troubles=troubles,
-        deployment=catalog.deployment, secrets=secrets.values, secret=chance.secret, suffix=chance.suffix,
+        deployment=catalog.deployment, secrets=secrets.values, make_volumes=volumes.make_all, secret=chance.secret,
+        suffix=chance.suffix,
     )  # fmt: skip
     queue.recount()
     with store.transaction():
@@ -96,6 +102,6 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
     writer = Writer(store, hints.journal, outbox, chance.clock, report, first=logs.keep)
     return Engine(
         store=store, hints=hints, outbox=outbox, writer=writer, queue=queue, roster=roster, fleet=fleet,
-        scaler=scaler, catalog=catalog, secrets=secrets, outputs=Outputs(store), logs=logs,
+        scaler=scaler, catalog=catalog, secrets=secrets, volumes=volumes, outputs=Outputs(store), logs=logs,
         webhooks=Webhooks(store), retention=Retention(store),
     )  # fmt: skip

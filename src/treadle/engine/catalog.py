@@ -8,6 +8,7 @@ from hashlib import sha256
 import msgspec
 
 from treadle.engine.secrets import Secrets
+from treadle.engine.volumes import Volumes
 from treadle.model.container import Token, Workspace
 from treadle.model.deployment import Deployment, DeploymentKind, Image, QueueConfig
 from treadle.model.errors import Forbidden, InvalidInput, NotFound, TreadleError
@@ -20,7 +21,7 @@ _sorted_json = msgspec.json.Encoder(order="sorted")
 class Deploy(msgspec.Struct, frozen=True):
     """Make the next version of a name, or (name "") the draft with this definition.
 
-    `lent`: the secrets that a container has which asks for a draft; a new one may not ask for others.
+    `lender`: the definition of the container that asks for a draft; a new one gets no other secrets and volumes.
     """
 
     new_id: str
@@ -29,7 +30,7 @@ class Deploy(msgspec.Struct, frozen=True):
     config: QueueConfig
     source_id: str
     image_id: str
-    lent: tuple[str, ...] | None = None
+    lender: QueueConfig | None = None
 
 
 class NewDeployment(msgspec.Struct, frozen=True):
@@ -51,9 +52,10 @@ def token_hash(token: str) -> str:
 class Catalog:
     """Definitions never change once they are written, so they are remembered by id."""
 
-    def __init__(self, store: Store, secrets: Secrets) -> None:
+    def __init__(self, store: Store, secrets: Secrets, volumes: Volumes) -> None:
         self._store = store
         self._secrets = secrets
+        self._volumes = volumes
         self._deployments: dict[str, Deployment] = {}
         self._images: dict[str, Image] = {}
 
@@ -89,9 +91,9 @@ class Catalog:
         digest = _digest(request)
         if not request.name and (draft := self._store.draft(request.workspace_id, digest)):
             return NewDeployment(draft, created=False)
-        if request.lent is not None and (others := sorted({*request.config.secrets} - {*request.lent})):
-            what = f"A container may not make a draft with a secret that it has not itself: {', '.join(others)}."
-            return Forbidden(what, "Deploy that queue by name, or add the secret to the one that calls it.")
+        if request.lender is not None and (others := _not_lent(request.config, request.lender)):
+            what = f"A container may not make a draft with what it has not itself: {', '.join(others)}."
+            return Forbidden(what, "Deploy that queue by name, or declare the same in the one that calls it.")
         deployment = Deployment(
             id=request.new_id,
             workspace_id=request.workspace_id,
@@ -107,6 +109,7 @@ class Catalog:
             updated_at=now,
         )
         self._store.insert_deployment(deployment)
+        self._volumes.make_all(deployment, now)
         return NewDeployment(deployment, created=True)
 
     def _next_version(self, request: Deploy) -> int:
@@ -125,6 +128,13 @@ class Catalog:
         for source in requests:
             self._store.add_source(source.workspace_id, source.source_id, source.size, now)
         return [None] * len(requests)
+
+
+def _not_lent(asked: QueueConfig, lender: QueueConfig) -> list[str]:
+    """The secrets and volumes that one definition asks for and the other has not."""
+    secrets = [f"secret {name}" for name in asked.secrets if name not in lender.secrets]
+    mounted = {mount.name for mount in lender.volumes}
+    return secrets + [f"volume {mount.name}" for mount in asked.volumes if mount.name not in mounted]
 
 
 def _digest(request: Deploy) -> str:

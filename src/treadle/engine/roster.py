@@ -8,7 +8,7 @@ from treadle.engine.effects import Outbox, ToAgent
 from treadle.engine.hints import Journal
 from treadle.model.container import Container, ContainerStatus
 from treadle.model.deployment import Deployment, Image
-from treadle.model.wire import AgentHello, ContainerSpec, Wanted
+from treadle.model.wire import AgentHello, ContainerSpec, Mount, Wanted
 from treadle.rules.placement import Capacity
 from treadle.store.base import Store
 
@@ -16,7 +16,8 @@ from treadle.store.base import Store
 class Roster:
     """Rows of containers, remembered while they live, and the agents that are connected.
 
-    `deployment` and `image` look definitions up. Every change of a row goes through `insert` and `save`.
+    `deployment` and `image` look definitions up, `mounts` tells where volumes are.
+    Every change of a row goes through `insert` and `save`.
     """
 
     def __init__(
@@ -24,14 +25,17 @@ class Roster:
         store: Store,
         journal: Journal,
         outbox: Outbox,
+        *,
         deployment: Callable[[str], Deployment],
         image: Callable[[str], Image],
+        mounts: Callable[[Deployment], list[Mount]],
     ) -> None:
         self._store = store
         self._journal = journal
         self._outbox = outbox
         self._deployment = deployment
         self._image = image
+        self._mounts = mounts
         self.live: dict[str, Container] = {}  # the rows that are not STOPPED
         self.agents: dict[str, AgentHello] = {}
         self.tokens: dict[str, str] = {}  # of containers that were not started yet
@@ -88,6 +92,7 @@ class Roster:
             started=container.started_at is not None,
             stub_type=deployment.stub_type,
             secrets=self.secrets.get(container.id, {}),
+            mounts=self._mounts(deployment),
         )
 
     def capacities(self) -> list[Capacity]:

@@ -24,7 +24,7 @@ S = ContainerStatus
 class Scaler:
     """Sizes the fleet. `secret` gives a new opaque token, `suffix` eight hex digits for a container id.
 
-    `secrets` gives the values that a container of a deployment is started with.
+    `secrets` gives the values that a container of a deployment is started with, `make_volumes` makes what it mounts.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Scaler:
         troubles: Troubles,
         deployment: Callable[[str], Deployment],
         secrets: Callable[[Deployment], dict[str, str]],
+        make_volumes: Callable[[Deployment, float], None],
         secret: Callable[[], str],
         suffix: Callable[[], str],
     ) -> None:
@@ -49,6 +50,7 @@ class Scaler:
         self._troubles = troubles
         self._deployment = deployment
         self._secrets = secrets
+        self._make_volumes = make_volumes
         self._secret = secret
         self._suffix = suffix
         self._standing: dict[tuple[int, str], Deployment] = {}  # the newest version of each name
@@ -115,6 +117,7 @@ class Scaler:
             self._troubles.no_room(deployment.id, str(error))
             return False
         self._troubles.room(deployment.id)
+        self._make_volumes(deployment, now)
         self._insert(deployment, place.agent_id, secrets, now)
         self._roster.tell(place.agent_id)
         return True

@@ -281,6 +281,44 @@ class SecretShown(msgspec.Struct, frozen=True):
     updated_at: str
 
 
+class NewVolume(msgspec.Struct, frozen=True):
+    """POST /v2/volumes."""
+
+    name: str
+
+
+class VolumeMade(msgspec.Struct, frozen=True):
+    """Answer of POST /v2/volumes."""
+
+    name: str
+    created_at: str
+    created: bool  # False: it existed
+
+
+class VolumeView(msgspec.Struct, frozen=True):
+    name: str
+    created_at: str
+    files: int
+    size: int  # bytes
+
+
+class FileView(msgspec.Struct, frozen=True):
+    """What is in a volume. `kind`: file, folder, link or other; links are not followed."""
+
+    path: str
+    kind: str
+    size: int  # bytes; 0 unless it is a file
+    modified_at: str
+
+
+class Move(msgspec.Struct, frozen=True):
+    """POST /v2/volumes/{name}/move: from a path in that volume to one in `volume` ("": the same)."""
+
+    source: str
+    target: str
+    volume: str = ""
+
+
 class Health(msgspec.Struct, frozen=True):
     status: str  # "ok" or "draining"
     version: str

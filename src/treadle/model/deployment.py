@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from treadle.model.errors import InvalidOption
+from treadle.model.volume import VolumeMount, check_mounts
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -76,6 +77,7 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     callback_url: str | None = None
     env: dict[str, str] = {}
     secrets: tuple[str, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
     authorized: bool = True
     autoscaler: Autoscaler = Autoscaler()
     checkpoint_enabled: bool = False
@@ -251,6 +253,7 @@ def check_config(config: QueueConfig) -> QueueConfig:
     for name in config.secrets:
         if not ENV_NAME.fullmatch(name):
             raise bad("secrets", name, "names of letters, digits and '_', not starting with a digit")
+    check_mounts(config.volumes)
     check_image(config.image)
     return config
 

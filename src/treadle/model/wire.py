@@ -155,6 +155,13 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 # server -> agent
 
 
+class Mount(msgspec.Struct, frozen=True):
+    """A folder of the agent's machine, and where a container finds it."""
+
+    source: str  # absolute; made if there is none
+    target: str  # as declared: below the working directory, or absolute
+
+
 class ContainerSpec(msgspec.Struct, frozen=True):
     """All an agent needs to start a container, and a runner to run in it."""
 
@@ -167,6 +174,7 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     started: bool  # its runner has connected once: adopt it, never start it again
     stub_type: str = "taskqueue"
     secrets: dict[str, str] = {}  # values by name, for one that is to be started; never to be written down
+    mounts: list[Mount] = []  # volumes, as declared
 
 
 class Wanted(msgspec.Struct, frozen=True, tag="wanted"):
@@ -268,6 +276,7 @@ class Sandbox(msgspec.Struct, frozen=True):
     level: Isolation = Isolation.PROCESS
     writable: list[str] = []  # the container's own folders
     shared: list[str] = []  # folders of the machine that containers may change
+    mounts: list[Mount] = []  # volumes; at level 2 also by their targets, which are absolute
     hidden: list[str] = []  # not to be seen, but for what is named here and the image
     scratch: str = ""  # an empty folder for temporary files: /tmp at level 2
     root: str = ""  # an empty folder over which the new root is put together

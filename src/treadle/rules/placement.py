@@ -55,13 +55,19 @@ def place(config: QueueConfig, agents: Iterable[Capacity]) -> Place:
 
 
 def needed_isolation(config: QueueConfig) -> Isolation:
-    """The lowest level at which a container of this definition may run; from 2 on it can do without a network."""
-    return max(Isolation(config.min_isolation), Isolation.NAMESPACES if config.block_network else Isolation.PROCESS)
+    """The lowest level at which a container of this definition may run: some of what it asks there is from 2 on."""
+    return max(Isolation(config.min_isolation), Isolation.NAMESPACES if _of_its_own(config) else Isolation.PROCESS)
+
+
+def _of_its_own(config: QueueConfig) -> str:
+    """What takes a network or a root folder of the container's own, as it is declared; "" for nothing."""
+    absolute = [f"mount_path={mount.mount_path!r}" for mount in config.volumes if mount.is_absolute]
+    return "block_network=True" if config.block_network else "".join(absolute[:1])
 
 
 def _too_open(config: QueueConfig, agents: list[Capacity]) -> str:
     needed, best = needed_isolation(config), max(agents, key=lambda a: (a.isolation, a.agent_id))
-    asked = f"min_isolation={config.min_isolation}" if config.min_isolation == needed else "block_network=True"
+    asked = f"min_isolation={config.min_isolation}" if config.min_isolation == needed else _of_its_own(config)
     return (
         f"unschedulable: {asked} takes isolation level {needed.value} ({needed.name.lower()}); this cluster has at"
         f" most {best.isolation.value} ({best.isolation.name.lower()}): {best.no_higher or 'no reason was told'}"

@@ -86,8 +86,10 @@ class _Root:
         for path in box.hidden:
             self._mask(path)
         self._look(own)
-        for path in box.writable:
+        for path in [*box.writable, *(mount.source for mount in box.mounts)]:
             self._bind(path, kernel.NO_SUID | kernel.NO_DEVICES)
+        for mount in box.mounts:
+            self._bind(mount.source, kernel.NO_SUID | kernel.NO_DEVICES, at=mount.target)
         for link, end in _STANDARD_LINKS.items():
             if not os.path.lexists(self._root + link):
                 self._at(link).symlink_to(end)

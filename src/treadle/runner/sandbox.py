@@ -47,7 +47,8 @@ def show() -> None:
 def _hold_to_files(box: Sandbox) -> None:
     seen = [part for place in [*places.looked_at(), "/proc", "/sys"] for part in _visible(place, box.hidden)]
     devices = [*places.DEVICES, "/dev/ptmx", "/dev/pts", places.SHARED_MEMORY]
-    landlock.allow(seen, [*box.writable, *box.shared, box.scratch, *devices])
+    volumes = [mount.source for mount in box.mounts]
+    landlock.allow(seen, [*box.writable, *volumes, *box.shared, box.scratch, *devices])
 
 
 def _visible(place: str, hidden: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from treadle.model.container import Isolation
-from treadle.model.wire import RunSpec
+from treadle.model.wire import Mount, RunSpec
 
 
 class StartSpec(msgspec.Struct, frozen=True):
@@ -24,6 +24,7 @@ class StartSpec(msgspec.Struct, frozen=True):
     run: RunSpec
     env: dict[str, str] = {}
     secrets: dict[str, str] = {}
+    mounts: list[Mount] = []  # volumes, with absolute targets
 
 
 class Running(Protocol):

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from treadle.model.container import Isolation
 from treadle.model.deployment import QueueConfig
 from treadle.model.errors import InvalidOption
-from treadle.model.wire import Sandbox
+from treadle.model.wire import Mount, Sandbox
 
 CHOICES = {"process": Isolation.PROCESS, "landlock": Isolation.LANDLOCK, "namespaces": Isolation.NAMESPACES}
 _ENGINE = "level 3 (engine) is not available yet"
@@ -35,7 +36,7 @@ class Shield(msgspec.Struct, frozen=True):
     hidden: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
 
-    def around(self, folder: Path, config: QueueConfig) -> Sandbox:
+    def around(self, folder: Path, config: QueueConfig, mounts: Sequence[Mount] = ()) -> Sandbox:
         """What the container with this folder is to enter; makes the folders that it takes."""
         if self.level == Isolation.PROCESS:
             return Sandbox(block_network=config.block_network)
@@ -47,6 +48,7 @@ class Shield(msgspec.Struct, frozen=True):
             level=self.level,
             writable=[str(folder / "code"), str(folder / "home")],
             shared=list(self.shared),
+            mounts=list(mounts),
             hidden=list(self.hidden),
             scratch=str(scratch),
             root=str(root),

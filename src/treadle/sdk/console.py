@@ -57,6 +57,11 @@ class Console:
             self.say("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
     @property
+    def terminal(self) -> TextIO | None:
+        """The terminal that the lines go to, if a bar can be drawn there; None for a file or a pipe."""
+        return self._out if _moving(self._out) else None
+
+    @property
     def _out(self) -> TextIO:
         return self._stream or sys.stdout
 

@@ -10,10 +10,12 @@ from typing import Any
 
 from treadle.model.deployment import Autoscaler, QueueConfig, bad, check_config, parse_cpu, parse_memory
 from treadle.model.errors import InvalidOption
+from treadle.model.volume import VolumeMount
 from treadle.sdk.image import Image
 from treadle.sdk.options import QueueDepthAutoscaler, TaskPolicy
+from treadle.sdk.volume import Volume
 
-NOT_YET = ("volumes", "disks", "inputs", "outputs", "on_deploy", "pricing")
+NOT_YET = ("disks", "inputs", "outputs", "on_deploy", "pricing")
 HOSTED = ("pool", "allow_marketplace")
 
 
@@ -47,6 +49,7 @@ def define(func: Callable[..., Any], given: dict[str, Any]) -> QueueConfig:
         callback_url=given["callback_url"],
         env=_of_kind("env", given["env"], dict, {}),
         secrets=_secrets(given["secrets"]),
+        volumes=_volumes(given["volumes"]),
         authorized=_flag("authorized", given["authorized"]),
         autoscaler=_autoscaler(given["autoscaler"]),
         checkpoint_enabled=_flag("checkpoint_enabled", given["checkpoint_enabled"]),
@@ -147,6 +150,14 @@ def _secrets(value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(one, str) for one in value):
         raise bad("secrets", value, 'a list of names of secrets, e.g. ["DATABASE_URL"]')
     return tuple(dict.fromkeys(value))
+
+
+def _volumes(value: object) -> tuple[VolumeMount, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, Sequence) or not all(isinstance(one, Volume) for one in value):
+        raise bad("volumes", value, 'a list of Volumes, e.g. [Volume("weights", "./weights")]')
+    return tuple(one.mount for one in value)
 
 
 def _gpu_count(value: object, gpus: tuple[str, ...]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,7 @@ def prepare(config: QueueConfig, settings: Settings, console: Console, *, root: 
     settings = ensure_server(settings, console)
     client = Client(settings.url, settings.token)
     image_id = build_image(client, config.image, console)
-    source_id = sync_source(client, root, console, data=settings.data)
+    source_id = sync_source(client, root, console, exclude=[settings.data, *_mounted(config, root)])
     request = DeployRequest(name=name, config=config, source_id=source_id, image_id=image_id)
     return Prepared(client, settings, client.deploy(request))
 
@@ -61,11 +62,11 @@ def build_image(client: Client, spec: ImageSpec, console: Console) -> str:
     return last.image_id
 
 
-def sync_source(client: Client, root: Path, console: Console, *, data: Path) -> str:
+def sync_source(client: Client, root: Path, console: Console, *, exclude: Sequence[Path]) -> str:
     """The id of the packed source, which is uploaded only if the server does not hold it yet."""
     console.step("Syncing files")
     with tempfile.TemporaryFile() as file:
-        packed = pack(root, file, exclude=[data])
+        packed = pack(root, file, exclude=exclude)
         for reason in packed.skipped:
             console.warn(f"Left out {reason}")
         held = client.has_source(packed.id)
@@ -74,3 +75,8 @@ def sync_source(client: Client, root: Path, console: Console, *, data: Path) -> 
     size = f"{packed.files} {'file' if packed.files == 1 else 'files'}, {amount(packed.size)}"
     console.step(f"Files synced ({size}{', unchanged: not uploaded' if held else ''})")
     return packed.id
+
+
+def _mounted(config: QueueConfig, root: Path) -> list[Path]:
+    """Folders that nobody would see in a container, because a volume is mounted there."""
+    return [root / mount.mount_path for mount in config.volumes if not mount.is_absolute]

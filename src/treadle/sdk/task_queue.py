@@ -19,6 +19,7 @@ from treadle.sdk import env as environment
 from treadle.sdk.definition import define, exception_classes, locate
 from treadle.sdk.image import Image
 from treadle.sdk.options import QueueDepthAutoscaler, TaskPolicy
+from treadle.sdk.volume import Volume
 
 if TYPE_CHECKING:  # what only `.put()` and `.deploy()` need is loaded by them: importing an app stays cheap
     from treadle.sdk.console import Console
@@ -167,7 +168,7 @@ def task_queue(
     on_start: Callable[..., Any] | None = None,
     on_deploy: Callable[..., Any] | None = None,
     callback_url: str | None = None,
-    volumes: list[Any] | None = None,
+    volumes: list[Volume] | None = None,
     disks: list[Any] | None = None,
     secrets: list[str] | None = None,
     env: dict[str, str] | None = None,
@@ -203,7 +204,7 @@ def task_queue(
     on_start: Callable[..., Any] | None = None,
     on_deploy: Callable[..., Any] | None = None,
     callback_url: str | None = None,
-    volumes: list[Any] | None = None,
+    volumes: list[Volume] | None = None,
     disks: list[Any] | None = None,
     secrets: list[str] | None = None,
     env: dict[str, str] | None = None,

@@ -30,6 +30,7 @@ from treadle.server.outputs import Outputs
 from treadle.server.results import Results
 from treadle.server.secrets import Secrets
 from treadle.server.tasks import Tasks
+from treadle.server.volumes import Volumes
 
 AnyRequest = Request[Any, Any, Any]
 CODES = {400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
@@ -100,7 +101,7 @@ def _litestar(house: House, version: str) -> Litestar:
         return house
 
     return _Rest(
-        route_handlers=[health, Tasks, Deployments, Images, Outputs, Containers, Secrets],
+        route_handlers=[health, Tasks, Deployments, Images, Outputs, Containers, Secrets, Volumes],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
         openapi_config=OpenAPIConfig(

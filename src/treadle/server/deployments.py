@@ -20,7 +20,7 @@ from treadle.engine.face import Upload
 from treadle.engine.outputs import source_key
 from treadle.model.api import Deployed, DeployRequest, KeyView, WorkspaceView
 from treadle.model.container import Role
-from treadle.model.deployment import Deployment, check_config, check_name
+from treadle.model.deployment import Deployment, QueueConfig, check_config, check_name
 from treadle.model.errors import Forbidden, InvalidInput, NotFound, TooLarge
 from treadle.model.ids import uuid7
 from treadle.server.auth import Caller
@@ -86,7 +86,7 @@ class Deployments(Controller):
             config=check_config(asked.config),
             source_id=asked.source_id,
             image_id=asked.image_id,
-            lent=_lent(house, caller),
+            lender=_lender(house, caller),
         )
         made = await house.bridge.ask(house.bridge.engine.catalog.deploy, verb)
         house.lookup.forget(caller.workspace_id, asked.name)
@@ -150,11 +150,9 @@ async def decode_body(request: AnyRequest, kind: type[T], limit: int) -> T:
         raise InvalidInput(f"The body is not a {kind.__name__}: {error}.") from error
 
 
-def _lent(house: House, caller: Caller) -> tuple[str, ...] | None:
-    """The secrets that a container has; None for a caller who may use all."""
-    if caller.container is None:
-        return None
-    return house.lookup.by_id(caller.container.deployment_id).config.secrets
+def _lender(house: House, caller: Caller) -> QueueConfig | None:
+    """The definition of the container that asks; None for a caller who may use all secrets and volumes."""
+    return house.lookup.by_id(caller.container.deployment_id).config if caller.container else None
 
 
 def _deployed(house: House, deployment: Deployment, *, created: bool) -> Deployed:

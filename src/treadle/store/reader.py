@@ -12,6 +12,7 @@ from treadle.model.deployment import Deployment, Image, ImageUse
 from treadle.model.log import Chunk
 from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Delivery, Output, Task, TaskFilter
+from treadle.model.volume import Volume
 from treadle.store import rows, sql
 
 CACHED_STATEMENTS = 200  # more than there are in `sql`; lists of tasks come in several forms
@@ -149,3 +150,9 @@ class SqliteReader:
 
     def secrets(self, workspace_id: int) -> list[Secret]:
         return self._all(rows.to_secret, sql.SECRETS, workspace_id)
+
+    def volume(self, workspace_id: int, name: str) -> Volume | None:
+        return self._one(rows.to_volume, sql.VOLUME, workspace_id, name)
+
+    def volumes(self, workspace_id: int) -> list[Volume]:
+        return self._all(rows.to_volume, sql.VOLUMES, workspace_id)

@@ -11,6 +11,7 @@ from treadle.model.deployment import Deployment, DeploymentKind, Image, ImageSpe
 from treadle.model.log import Chunk, NewChunk, unpack
 from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Change, Delivery, DeliveryStatus, Failure, Output, Task, TaskStatus
+from treadle.model.volume import Volume
 
 Row = tuple[Any, ...]
 
@@ -158,3 +159,11 @@ def to_secret(row: Row) -> Secret:
 
 def of_secret(secret: Secret) -> Row:
     return msgspec.structs.astuple(secret)
+
+
+def to_volume(row: Row) -> Volume:
+    return Volume(*row)
+
+
+def of_volume(volume: Volume) -> Row:
+    return msgspec.structs.astuple(volume)

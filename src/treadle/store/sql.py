@@ -199,6 +199,15 @@ DELETE_SECRET = "DELETE FROM secret WHERE workspace_id = ? AND name = ?"  # noqa
 SECRET = f"SELECT {_SECRET} FROM secret WHERE workspace_id = ? AND name = ?"
 SECRETS = f"SELECT {_SECRET} FROM secret WHERE workspace_id = ? ORDER BY name"
 
+# volumes
+
+_VOLUME = "workspace_id, name, created_at"
+
+INSERT_VOLUME = f"INSERT INTO volume ({_VOLUME}) VALUES (?, ?, ?)"
+DELETE_VOLUME = "DELETE FROM volume WHERE workspace_id = ? AND name = ?"
+VOLUME = f"SELECT {_VOLUME} FROM volume WHERE workspace_id = ? AND name = ?"
+VOLUMES = f"SELECT {_VOLUME} FROM volume WHERE workspace_id = ? ORDER BY name"
+
 
 def list_tasks(which: TaskFilter) -> tuple[str, tuple[str | int | float, ...]]:
     """The statement of a filter and its parameters: fixed fragments, every value bound."""

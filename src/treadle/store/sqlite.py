@@ -15,6 +15,7 @@ from treadle.model.errors import Conflict, TreadleError
 from treadle.model.log import Extent, NewChunk
 from treadle.model.secret import Secret
 from treadle.model.task import Change, Delivery, NewTask, Output, Task
+from treadle.model.volume import Volume
 from treadle.store import rows, sql
 from treadle.store.reader import BUSY_MILLISECONDS, CACHED_STATEMENTS, SqliteReader
 from treadle.store.schema import migrate
@@ -243,6 +244,14 @@ class SqliteStore(SqliteReader):
 
     def delete_secret(self, workspace_id: int, name: str) -> None:
         self._write(sql.DELETE_SECRET, [(workspace_id, name)])
+
+    # volumes
+
+    def insert_volume(self, volume: Volume) -> None:
+        self._write(sql.INSERT_VOLUME, [rows.of_volume(volume)])
+
+    def delete_volume(self, workspace_id: int, name: str) -> None:
+        self._write(sql.DELETE_VOLUME, [(workspace_id, name)])
 
 
 def _configure(connection: apsw.Connection) -> None:
