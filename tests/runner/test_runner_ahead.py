@@ -241,3 +241,32 @@ def test_a_child_killed_between_tasks_loses_nothing(runner: Runner) -> None:
     os.kill(child.pid, signal.SIGKILL)
     assert results(link, 2) == refs
     assert ran(runner) == ["a", "b"]
+
+
+def test_a_child_reports_a_task_before_it_takes_the_next(runner: Runner) -> None:
+    """A child that dies while its report is too long for the socket has begun nothing else: one task is charged."""
+    link = runner.start("""
+        import time
+        from pathlib import Path
+
+        def handler(name):
+            Path(f"{name}.begun").touch()
+            while name == "a" and not Path("a.go").exists():
+                time.sleep(0.002)
+            Path(f"{name}.done").touch()
+            return "x" * (4_000_000 if name == "a" else 1)
+    """)
+    child, parent = child_of(runner), psutil.Process(runner.process.pid)
+    a, b = give_plain(link, "a", "b")
+    wait_until((runner.code / "a.begun").exists, "a has begun")
+    parent.suspend()
+    release(runner, "a")
+    wait_until((runner.code / "a.done").exists, "a has ended")
+    wait_until(lambda: child.status() == psutil.STATUS_SLEEPING, "the child waits for its parent to read")
+    child.kill()
+    parent.resume()
+    died = link.next(Finished)
+    assert died.ref == a
+    assert died.died is not None
+    assert link.next(Ready).free == 1
+    assert results(link, 1) == [b]
