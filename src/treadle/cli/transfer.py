@@ -48,15 +48,13 @@ def plan_upload(client: Client, sources: Sequence[str], target: Place) -> Plan:
         place = target.below(source.name) if into and source.name else target
         if source.is_dir():
             _add_folder(plan, source, place)
-        elif not place.path:
-            raise InvalidInput(f"{target} is the volume itself.", f"Write {target}{source.name}.")
         else:
             _add_file(plan, source, place)
     return plan
 
 
 def is_folder(client: Client, place: Place) -> bool:
-    """Whether there is a folder at a place; a volume that does not exist yet is one."""
+    """Whether there is a folder at a place. A volume itself is one, also before it exists."""
     try:
         return not place.path or client.volume_entry(place.volume, place.path).kind == "folder"
     except NotFound:
