@@ -66,7 +66,7 @@ async def run_agent(
     if runtime is None:
         runtime = await asyncio.to_thread(_choose_runtime, data)
     log.info("memory of containers is held", by=runtime.limits)
-    log.info("containers are isolated", level=runtime.isolation.value, by=runtime.isolation.name.lower())
+    log.info("containers are isolated", isolation=runtime.isolation.value, by=runtime.isolation.name.lower())
     agent = Agent(url, token, data, runtime, log)
     await agent.run(stop, kill_on_stop=kill_on_stop)
 
