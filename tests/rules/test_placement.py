@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from treadle.model.container import Isolation
 from treadle.model.deployment import QueueConfig
 from treadle.model.volume import VolumeMount
 from treadle.rules.placement import Capacity, place
@@ -18,6 +19,8 @@ def asks(**fields: Any) -> QueueConfig:
 
 BIG = Capacity("big", 8000, 8192)
 SMALL = Capacity("small", 2000, 2048)
+CLOSED = Capacity("closed", 2000, 2048, isolation=Isolation.NAMESPACES)
+OPEN = Capacity("open", 8000, 8192, no_higher="TREADLE_ISOLATION=process")
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,9 @@ SMALL = Capacity("small", 2000, 2048)
         (asks(), [Capacity("b", 2000, 2048), Capacity("a", 2000, 2048)], "b"),
         (asks(), [Capacity("full", 2000, 2048, used_memory=2048), SMALL], "small"),
         (asks(cpu=2000), [Capacity("busy", 2000, 65536, used_memory=32768)], "busy"),
+        (asks(min_isolation=2), [BIG, CLOSED], "closed"),
+        (asks(block_network=True), [BIG, CLOSED], "closed"),
+        (asks(min_isolation=1), [CLOSED, BIG], "closed"),
     ],
 )
 def test_it_goes_where_most_memory_is_free(config: QueueConfig, agents: list[Capacity], agent_id: str) -> None:
@@ -78,6 +84,26 @@ def test_it_goes_where_most_memory_is_free(config: QueueConfig, agents: list[Cap
             [Capacity("g", 8000, 8192, ("T4",))],
             True,
             "unschedulable: gpu=A10G or H100 x2; GPUs are not handed out by this version",
+        ),
+        (
+            asks(min_isolation=2),
+            [OPEN, Capacity("b", 8000, 8192, isolation=Isolation.LANDLOCK, no_higher="level 2 (namespaces): no")],
+            True,
+            "unschedulable: min_isolation=2 takes isolation level 2 (namespaces); this cluster has at most 1 (landlock):"
+            " level 2 (namespaces): no",
+        ),
+        (
+            asks(min_isolation=1, block_network=True),
+            [OPEN],
+            True,
+            "unschedulable: block_network=True takes isolation level 2 (namespaces); this cluster has at most 0 (process):"
+            " TREADLE_ISOLATION=process",
+        ),
+        (
+            asks(min_isolation=2, memory=16384),
+            [CLOSED, Capacity("open", 8000, 65536)],
+            True,
+            "unschedulable: asks cpu=1 memory=16384 MiB; the largest machine has cpu=2 memory=2048 MiB",
         ),
     ],
 )

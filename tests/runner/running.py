@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -37,6 +38,9 @@ class Runner:
         self.server = server
         self._folder = folder
         self.code = folder / "code"
+        self.python = [sys.executable]
+        self.env: dict[str, str] | None = None
+        self.owner: int | None = None  # of what it is given, if it is not run by us
         self.process: subprocess.Popen[bytes]
 
     def start(self, source: str, *, config: dict[str, Any] | None = None, **spec: Any) -> Link:
@@ -64,13 +68,17 @@ class Runner:
     def launch_with(self, spec: bytes) -> None:
         """Start a runner with these bytes as its run.msgpack."""
         (self._folder / "run.msgpack").write_bytes(spec)
+        if self.owner is not None:
+            for path in self._folder.rglob("*"):
+                os.chown(path, self.owner, self.owner)
         with (self._folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "treadle.runner", str(self._folder)],
+                [*self.python, "-m", "treadle.runner", str(self._folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
+                env=self.env,
                 start_new_session=True,
             )
 

@@ -9,6 +9,7 @@ import typer
 import treadle
 from treadle.cli.container import containers
 from treadle.cli.deploy import deploy
+from treadle.cli.doctor import doctor
 from treadle.cli.files import cp, ls, mv, rm
 from treadle.cli.image import images
 from treadle.cli.secret import secrets
@@ -45,6 +46,7 @@ def _options(
 app.command(cls=Command)(up)
 app.command(cls=Command)(down)
 app.command(cls=Command)(deploy)
+app.command(cls=Command)(doctor)
 app.add_typer(tasks)
 app.add_typer(containers)
 app.add_typer(images)

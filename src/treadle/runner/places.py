@@ -17,7 +17,15 @@ def looked_at() -> list[str]:
     """Existing folders and files: the system's, then those from which this very interpreter runs and imports."""
     python = [sys.base_prefix, sys.base_exec_prefix, sys.prefix, str(Path(sys.executable).resolve().parent)]
     names = dict.fromkeys([*SYSTEM, *python, *sys.path, str(Path(NAME_SERVERS).resolve())])
-    return [name for name in names if name.startswith("/") and name != "/" and Path(name).exists()]
+    return [name for name in names if name.startswith("/") and name != "/" and _is_there(name)]
+
+
+def _is_there(name: str) -> bool:
+    """Whether it exists, as far as this user may know."""
+    try:
+        return Path(name).exists()
+    except PermissionError:
+        return False
 
 
 def below(path: str, others: Iterable[str]) -> bool:
