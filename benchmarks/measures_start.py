@@ -60,7 +60,7 @@ def crash(place: Place, samples: int) -> Iterator[Figure]:
     base = time.time_ns()  # runs share a folder of notes: each sample has a number of its own
     for sample in range(samples + 1):
         task_id = place.submit(queue, sample=base + sample)
-        child = place.marks.wait()[0].pid
+        child = place.number_of(queue, place.marks.wait()[0].pid)
         time.sleep(0.05)
         killed = time.time()
         os.kill(child, signal.SIGKILL)

@@ -127,6 +127,17 @@ class Place:
         cwds = [Path(process.info["cwd"] or "/") for process in psutil.process_iter(["cwd"])]
         return {cwd.relative_to(inside).parts[0] for cwd in cwds if inside in cwd.parents}
 
+    def number_of(self, queue: Queue, pid: int) -> int:
+        """The number by which the machine knows a process that knows itself by `pid` in a container of this queue."""
+        for process in psutil.process_iter(["cwd"]):
+            if f"-{queue.id}-" in (process.info["cwd"] or ""):
+                with contextlib.suppress(OSError):
+                    status = Path(f"/proc/{process.pid}/status").read_text()
+                    own = next((line.split()[-1] for line in status.splitlines() if line.startswith("NSpid:")), "")
+                    if own == str(pid):
+                        return int(process.pid)
+        raise MeasureFailed(f"no container of {queue.name} has a process {pid}")
+
     # tasks
 
     def submit(self, queue: Queue, **kwargs: Any) -> str:
