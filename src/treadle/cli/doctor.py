@@ -24,7 +24,7 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Examine this machine: what containers get here, and what stands in the way."""
+    """Tell what this machine gives to containers, and why not more."""
     from treadle.agent.examine import Verdict, examine  # noqa: PLC0415 - heavy, and only this command needs it
     from treadle.cli.alive import process_of  # noqa: PLC0415
 
