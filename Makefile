@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test unit check up bench clean
+.PHONY: help setup lock demo test unit check up bench sim sim-mutants clean
 
 help: ## show these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,13 @@ test: unit ## all tests, the fast ones first
 bench: $(READY) ## measure; RUNS=3 ONLY=accept,drain QUICK=1 JSON=FILE PEERS="huey celery" (docs/benchmarks.md)
 	@$(BIN)/python -m benchmarks.bench $(if $(RUNS),--runs $(RUNS)) $(if $(ONLY),--only $(ONLY)) \
 		$(if $(QUICK),--quick) $(if $(JSON),--json $(JSON)) $(if $(PEERS),--peers "$(PEERS)")
+
+sim: $(READY) ## simulate; SEEDS=10000 SECONDS=120, or SEED=17 STEPS=1-9,40 to run one again
+	@PYTHONPATH=tests $(BIN)/python -m simulation.campaign $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(STEPS),--steps $(STEPS)) $(if $(SECONDS),--seconds $(SECONDS))
+
+sim-mutants: $(READY) ## show that the simulation catches deliberate bugs
+	@PYTHONPATH=tests $(BIN)/python -m simulation.mutants
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

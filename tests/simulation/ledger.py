@@ -64,12 +64,14 @@ class Ledger:
         """Everything that must hold after a commit."""
         before, self._rows = self._rows, self._read()
         self._check_history(engine, before, effects)
+        self._check_claims(before, now)
         self._check_attempts()
         self._check_results()
         self._check_deliveries()
         self._check_containers(engine)
         self._check_counts(engine)
         self._check_nothing_waits_in_vain(engine, now)
+        self._check_memory(engine)
 
     def _read(self) -> dict[str, Row]:
         found = (Row(*row) for row in self._connection.execute(TASKS))
@@ -96,6 +98,14 @@ class Ledger:
                 home = engine.roster.live.get(row.container_id)
                 works = home is None or home.status is ContainerStatus.RUNNING or home.id in stopped
                 assert works, f"claimed for a container that takes no work: {row}"
+
+    def _check_claims(self, before: dict[str, Row], now: float) -> None:
+        """Nothing starts before its time, or after it has expired."""
+        for row in self._rows.values():
+            old = before.get(row.id)
+            if old is not None and old.status in WAITING and row.attempts > old.attempts:
+                assert old.due <= now, f"claimed {old.due - now} s too early: {row}"
+                assert old.expires_at is None or old.expires_at > now, f"claimed after it expired: {row}"
 
     def _check_attempts(self) -> None:
         attempts: dict[int, list[str]] = {}
@@ -151,6 +161,12 @@ class Ledger:
                 continue
             due = engine.hints.counts.next_due.get(row.deployment_id)
             assert due is not None and due <= row.due, f"nobody will wake {row}"
+
+    def _check_memory(self, engine: Engine) -> None:
+        """What is remembered of running tasks is what the store says of them."""
+        for task_id in engine.hints.running.known():
+            remembered = engine.hints.running.task(task_id)
+            assert remembered == engine.store.task(task_id), f"remembered and not true: {remembered}"
 
     # when nothing is under way
 

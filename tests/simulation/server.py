@@ -24,7 +24,8 @@ class Server:
     """What `server.bridge` and `server.links` do, as steps."""
 
     def __init__(self, seed: int, folder: Path) -> None:
-        self.random = Random(seed)
+        self.seed = seed
+        self.random = Random(f"{seed}")
         self.now = NOW
         self.path = folder / "treadle.db"
         self._number = 0

@@ -1,38 +1,19 @@
-"""The promises of the design, kept in a world where everything that can go wrong does.
-
-TREADLE_SEEDS sets how many seeds are run, TREADLE_SEED picks one, TREADLE_STEPS the steps of each.
-"""
+"""The promises of the design, kept in a world where everything that can go wrong does (`make sim` runs many more)."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from treadle.model.task import FINAL
+from treadle.rules import retry
 
-from .world import World
+from .campaign import live, shrink, spans, steps_of, trial
+from .mutants import MUTANTS, Mutant, broken
 
-STEPS = int(os.environ.get("TREADLE_STEPS", "150"))
-ONE = os.environ.get("TREADLE_SEED")
-SEEDS = [int(ONE)] if ONE else range(int(os.environ.get("TREADLE_SEEDS", "200")))
-
-
-def live(seed: int, folder: Path, steps: int) -> World:
-    """Run a seed to its end. A failure says how to run it again."""
-    world = World(seed, folder)
-    try:
-        for _ in range(steps):
-            world.step()
-        world.settle()
-    except BaseException as error:
-        error.add_note(f"Replay: TREADLE_SEED={seed} TREADLE_STEPS={steps} pytest tests/simulation")
-        error.add_note(f"Steps: {' '.join(world.trace)}")
-        raise
-    finally:
-        world.close()
-    return world
+STEPS = steps_of("150")
+SEEDS = range(200)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -59,3 +40,28 @@ def test_the_world_is_lively(quick_folder: Path) -> None:
         rows += live(seed, quick_folder / str(seed), STEPS).ledger.seen()
     assert {row.status for row in rows} == FINAL
     assert sum(row.attempts > 1 for row in rows) > 10
+
+
+def test_a_failing_seed_shrinks_to_the_few_steps_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a bug planted, a seed fails; what is left of its steps still fails in the same way, and is told to be run."""
+    allowed = retry.allowed
+    monkeypatch.setattr(retry, "allowed", lambda kind, attempts, retries, **also: allowed(kind, attempts, retries + 1, **also))
+    failed = next(failure for seed in range(100) if (failure := trial(seed, STEPS)) is not None)
+    small = shrink(failed, seconds=20)
+    assert small.what == failed.what == "AssertionError in _check_attempts"
+    assert len(small.steps) < len(STEPS) / 3
+    again = trial(small.seed, steps_of(small.command.partition("STEPS=")[2]))
+    assert again is not None and again.what == small.what
+
+
+@pytest.mark.parametrize(("steps", "text"), [((1, 2, 3), "1-3"), ((1, 3, 4, 9), "1,3-4,9"), ((5, 6), "5-6")])
+def test_steps_are_told_in_spans(steps: tuple[int, ...], text: str) -> None:
+    """What is printed is what the command takes."""
+    assert spans(steps) == text
+    assert steps_of(text) == steps
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_deliberate_bug_still_fits_the_code(mutant: Mutant) -> None:
+    """`make sim-mutants` breaks the code that is there; a bug that cannot be planted any more would prove nothing."""
+    compile(broken(mutant), mutant.file, "exec")

@@ -6,6 +6,7 @@ link are steps of their own, so that they meet in every order. To add a mishap, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ URL = "https://example.com/hook"
 
 
 class World(Server):
-    """One run of one seed. `step` does one random thing; `settle` lets everything come to its end without mishaps."""
+    """One run of one seed: steps, each one random thing, and then an end that everything comes to without mishaps."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         super().__init__(seed, folder)
@@ -258,8 +259,15 @@ class World(Server):
                 ref = AttemptRef(ref.task_id, ref.attempt + self.random.choice([-1, 1]))
             self.ask(self.engine.queue.finish, Report(wire.owner.id, Finished(ref, result=b"0"), wire.number))
 
-    def step(self) -> None:
-        """One random thing."""
+    def live(self, steps: Iterable[int]) -> None:
+        """The whole run."""
+        for number in steps:
+            self.step(number)
+        self.settle()
+
+    def step(self, number: int) -> None:
+        """One random thing. Chance hangs on the seed and this number alone: to leave out others changes no dice."""
+        self.random.seed(f"{self.seed}/{number}")
         action = self.random.choices(_METHODS, _WEIGHTS)[0]
         self.trace.append(action)
         getattr(self, action)()
@@ -269,6 +277,7 @@ class World(Server):
     def settle(self, rounds: int = 400) -> None:
         """With enough time, and at most a full disk now and then, everything comes to its end."""
         self._kind = True
+        self.random.seed(f"{self.seed}/end")
         if self._draining:
             self.crash_server()
         self.cancel()

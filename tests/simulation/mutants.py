@@ -1,0 +1,106 @@
+"""Deliberate bugs, each of which the simulation must catch: `make sim-mutants`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 3000  # at most, for each
+
+
+class Mutant(NamedTuple):
+    """What is broken, and the change to the code that breaks it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant("a report is believed whatever its attempt", "engine/queue.py",
+           "return task if task.attempts == ref.attempt and", "return task if"),
+    Mutant("a report is believed from any container", "engine/queue.py",
+           "ref.attempt and task.container_id == container_id else", "ref.attempt else"),
+    Mutant("one attempt too many", "rules/retry.py", "attempts > retries", "attempts > retries + 1"),
+    Mutant("a failed task can still be cancelled", "rules/lifecycle.py",
+           "(S.PENDING, Event.CANCEL): Row(S.CANCELLED),",
+           "(S.PENDING, Event.CANCEL): Row(S.CANCELLED), (S.FAILED, Event.CANCEL): Row(S.CANCELLED),"),
+    Mutant("no webhook for an expired task", "rules/lifecycle.py",
+           "notify=row.final)", "notify=row.final and row.to is not S.EXPIRED)"),
+    Mutant("a child whose task raised is not counted free", "engine/queue.py",
+           "+ report.finished.free", "+ (report.finished.free and report.finished.raised is None)"),
+    Mutant("a task that will be retried is still counted as running", "engine/queue.py",
+           "- was_running\n", "- (was_running and task.status is not TaskStatus.RETRY)\n"),
+    Mutant("a rollback leaves the hints as they are", "engine/hints.py", "self._undo.pop()()", "self._undo.pop()"),
+    Mutant("a rollback leaves the effects as they are", "engine/effects.py", "del self._effects[mark:]", "del self._effects[:0]"),
+    Mutant("a lost container keeps one task", "engine/queue.py",
+           "for task in self._store.running_in(container_id):\n            config",
+           "for task in self._store.running_in(container_id)[1:]:\n            config"),
+    Mutant("what never reached the runner is not sent again", "engine/queue.py",
+           "for task in missing:", "for task in missing[1:]:"),
+    Mutant("what the runner should have dropped is left with it", "engine/queue.py", "        for ref in stale:\n", "        for ref in stale[1:]:\n"),
+    Mutant("an expired task is run", "store/sql.py", "OR task.expires_at > ?)", "OR task.expires_at > ? - 100)"),
+    Mutant("a delayed task is run too early", "store/sql.py", "task.due <= ?", "task.due <= ? + 3"),
+    Mutant("what is remembered of a task outlives its attempt", "engine/queue.py",
+           "self._hints.running.forget(change.task.id)", "pass"),
+    Mutant("what an earlier link gives back is counted too", "engine/hints.py",
+           "return self._link.get(container_id) == link\n", "return True\n"),
+    Mutant("nobody wakes for a delayed task", "engine/queue.py", "if waits and task.due > now:", "if waits and task.due > now + 2:"),
+    Mutant("a stopping container is given work", "engine/fleet.py",
+           "self._hints.slots.detach(container.id)\n", "pass\n"),
+    Mutant("an attempt is not counted", "rules/lifecycle.py", "attempts=task.attempts + 1, container_id", "attempts=max(task.attempts, 1), container_id"),
+    Mutant("a cancelled task goes on in its child", "engine/queue.py", "ToRunner(attempt.container_id, Cancel(ref))", "ToRunner('', Cancel(ref))"),
+)  # fmt: skip
+
+
+def broken(mutant: Mutant) -> str:
+    """The text of the file with the bug in it.
+
+    Raises:
+        LookupError: the code has changed, and the bug has nowhere to go.
+    """
+    text = (ROOT / "src/treadle" / mutant.file).read_text()
+    if mutant.old not in text:
+        raise LookupError(f"{mutant.name}: {mutant.file} has no {mutant.old!r} any more; write the mutant anew.")
+    return text.replace(mutant.old, mutant.new)
+
+
+def caught(mutant: Mutant, seeds: int = SEEDS) -> str | None:
+    """The promise that the bug broke, or None if no seed has shown it."""
+    with tempfile.TemporaryDirectory(prefix="treadle-mutant-") as name:
+        source = Path(name, "src")
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        (source / "treadle" / mutant.file).write_text(broken(mutant))
+        environ = os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{ROOT / 'tests'}", "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "simulation.campaign", "--seeds", str(seeds), "--no-shrink"]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    lines = done.stdout.splitlines()
+    if len(lines) < 2 or not lines[-1].startswith("Run it again"):
+        raise RuntimeError(f"{mutant.name}: the simulation did not run:\n{done.stdout}{done.stderr}")
+    return lines[-2]
+
+
+def main() -> int:
+    escaped = 0
+    for mutant in MUTANTS:
+        began = time.monotonic()
+        by = caught(mutant)
+        escaped += by is None
+        said = f"caught by: {by}" if by else f"NOT CAUGHT in {SEEDS} seeds"
+        print(f"{mutant.name:60} {said} ({time.monotonic() - began:.0f} s)", flush=True)
+    print(f"{len(MUTANTS) - escaped} of {len(MUTANTS)} bugs caught")
+    return bool(escaped)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
