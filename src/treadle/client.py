@@ -139,7 +139,36 @@ class Client(Exchange):
                     kind = ""
         raise Unreachable(f"{self.url} ended the log in the middle.", "Try again.")
 
+    def why(self, task_id: str) -> api.WhyView:
+        """What a task waits for, or what has become of it."""
+        return decode(self._call("GET", f"/v2/task/{quote(task_id, safe='')}/why"), api.WhyView)
+
     # deployments
+
+    def warm_up(self, queue: str) -> None:
+        """Have a container ready without a task; `queue` as in `enqueue`."""
+        self._call("POST", f"/taskqueue/{quote(queue)}/warmup")
+
+    def deployments(self, name: str = "", limit: int = 100) -> list[api.DeploymentView]:
+        """Deployments, newest first; with `name` only its versions."""
+        query = urlencode({"name": name, "limit": limit})
+        return decode(self._call("GET", f"/v2/deployments?{query}"), api.DeploymentPage).data
+
+    def stop_deployment(self, deployment_id: str) -> api.DeploymentView:
+        """Have it take no tasks and run none."""
+        return self._switch("POST", deployment_id, "/stop")
+
+    def start_deployment(self, deployment_id: str) -> api.DeploymentView:
+        """Have it take and run tasks again."""
+        return self._switch("POST", deployment_id, "/start")
+
+    def delete_deployment(self, deployment_id: str) -> api.DeploymentView:
+        """Take it away for good."""
+        return self._switch("DELETE", deployment_id)
+
+    def _switch(self, method: str, deployment_id: str, verb: str = "") -> api.DeploymentView:
+        path = f"/v2/deployments/{quote(deployment_id, safe='')}{verb}"
+        return decode(self._call(method, path, repeatable=method == "POST"), api.DeploymentView)
 
     def build_image(self, spec: ImageSpec) -> Iterator[api.BuildEvent]:
         """Build an image; yields each line as it comes. The last event has `image_id` or `error`."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from treadle.agent.reconcile import Action, Forget, Kill, ReportLost, Start, State, reconcile
+from treadle.agent.reconcile import Action, Forget, Kill, Known, ReportLost, Start, State, reconcile
 from treadle.model.deployment import Image, ImageSpec, QueueConfig
 from treadle.model.wire import ContainerSpec
 
 
-def spec(container_id: str, *, token: str = "t", started: bool = False) -> ContainerSpec:
+def spec(container_id: str, *, token: str = "t", started: bool = False, gpus: tuple[str, ...] = ()) -> ContainerSpec:
     image = Image("i", "d", ImageSpec(), "3.11.7", "")
-    return ContainerSpec(container_id, "d1", token, QueueConfig(handler="app:f"), image, "s", started)
+    return ContainerSpec(container_id, "d1", token, QueueConfig(handler="app:f"), image, "s", started, gpus=gpus)
 
 
 A = spec("a")
@@ -41,4 +41,29 @@ TABLE: list[tuple[str, list[ContainerSpec], dict[str, State], list[Action]]] = [
 @pytest.mark.parametrize(("wanted", "known", "actions"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_actions(wanted: list[ContainerSpec], known: dict[str, State], actions: list[Action]) -> None:
     """The row's name says it."""
-    assert reconcile(wanted, known) == actions
+    assert reconcile(wanted, {key: Known(state) for key, state in known.items()}) == actions
+
+
+@pytest.mark.parametrize(
+    ("state", "held", "starts"),
+    [
+        (State.RUNNING, ("g1",), False),
+        (State.STARTING, ("g2", "g1"), False),
+        (State.STOPPING, ("g1",), False),
+        (State.EXITED, ("g1",), True),
+        (State.RUNNING, ("g3",), True),
+    ],
+)
+def test_a_device_goes_on_only_when_nothing_that_has_it_lives(
+    state: State, held: tuple[str, ...], starts: bool
+) -> None:
+    """A container that is to get a GPU waits for the end of whoever has it, wanted or not."""
+    new = spec("new", gpus=("g1", "g4"))
+    actions = reconcile([new], {"old": Known(state, held)})
+    assert (Start(new) in actions) == starts
+
+
+def test_two_new_containers_never_start_with_the_same_device() -> None:
+    """Whatever the server says, the first of them has it."""
+    one, two = spec("one", gpus=("g1",)), spec("two", gpus=("g1",))
+    assert reconcile([one, two], {}) == [Start(one)]

@@ -82,8 +82,9 @@ def _routes() -> Iterator[str]:
             yield from (f"{method} {path}" for method in route.methods - {"OPTIONS"})
     yield "GET /openapi.json"
     yield "GET /v2/task/{task_id}/result"
-    yield from (f"POST {hot.PREFIX}{form}" for form in ("{name}", "{name}/latest", "{name}/v{n}", "{name}/batch"))
+    yield from (f"POST {hot.PREFIX}{form}" for form in ("{name}", "{name}/latest", "{name}/v{n}", "{name}/batch", "{name}/warmup"))
     yield from (f"POST {hot.PREFIX}{form}/{{deployment_id}}" for form in ("id", "public"))
+    yield f"POST {hot.PREFIX}id/{{deployment_id}}/warmup"
 
 
 @pytest.mark.parametrize("route", sorted(set(_routes())))
@@ -187,7 +188,7 @@ def test_every_environment_variable_is_explained() -> None:
         for path in (source / "model" / "settings.py", *(source / "agent").glob("*.py"))
         for name in re.findall(r"TREADLE_[A-Z_]+", path.read_text())
     }
-    assert read <= rows(SETTINGS, "## Environment variables").keys() | {"TREADLE_FAKE_GPUS"}
+    assert read <= rows(SETTINGS, "## Environment variables").keys()
 
 
 def test_the_typer_app_is_a_group() -> None:

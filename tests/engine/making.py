@@ -18,7 +18,19 @@ from treadle.engine.writer import AnyCall, Call
 from treadle.model.container import Container, ContainerStatus, Workspace
 from treadle.model.deployment import Autoscaler, Deployment, Image, ImageSpec, QueueConfig, spec_digest
 from treadle.model.task import Task, TaskFilter
-from treadle.model.wire import AgentHello, AttemptRef, Cancel, Finished, Hello, Raised, Ready, Settled, Stop, Work
+from treadle.model.wire import (
+    AgentHello,
+    AttemptRef,
+    Cancel,
+    Finished,
+    Gpu,
+    Hello,
+    Raised,
+    Ready,
+    Settled,
+    Stop,
+    Work,
+)
 from treadle.store.sqlite import SqliteStore
 
 NOW = 1_770_000_000.0
@@ -106,7 +118,7 @@ class Desk:
         queue, fleet, scaler = self.engine.queue, self.engine.fleet, self.engine.scaler
         if queue.due(self.now):
             self.ask(queue.wake)
-        self.run((queue.reap, None), (fleet.sweep, None), (scaler.scale, None))
+        self.run((queue.reap, None), (fleet.sweep, None), (self.engine.switch.clear, None), (scaler.scale, None))
 
     # what users do
 
@@ -132,8 +144,11 @@ class Desk:
 
     # what agents and runners do
 
-    def agent(self, agent_id: str = "a1", memory: int = 4096, cpu: int = 4000, running: Sequence[str] = ()) -> AgentHello:
-        hello = AgentHello(agent_id, agent_id, cpu, memory, [], "watchdog", list(running))
+    def agent(
+        self, agent_id: str = "a1", memory: int = 4096, cpu: int = 4000, gpus: str = "", running: Sequence[str] = ()
+    ) -> AgentHello:
+        devices = [Gpu(f"{agent_id}-{n}", name) for n, name in enumerate(gpus.split())]
+        hello = AgentHello(agent_id, agent_id, cpu, memory, devices, "watchdog", list(running))
         self.ask(self.engine.fleet.agent_connected, hello)
         return hello
 

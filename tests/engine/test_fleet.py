@@ -8,7 +8,7 @@ from treadle.engine.effects import ScaleDue, ToAgent
 from treadle.engine.fleet import Drain, Gone
 from treadle.model.container import ContainerStatus
 from treadle.model.errors import NotFound
-from treadle.model.task import FailureKind, TaskStatus
+from treadle.model.task import Failure, FailureKind, TaskStatus
 from treadle.model.wire import LEASE_SECONDS, AttemptRef, ContainerSpec, Wanted
 
 from .making import NOW, Desk
@@ -327,13 +327,16 @@ def test_draining_lets_running_tasks_finish(desk: Desk) -> None:
 
 
 def test_a_stopping_container_past_its_grace_is_taken_away(desk: Desk) -> None:
-    """Heartbeats do not keep it."""
+    """Heartbeats do not keep it: its agent is to kill it, and what ran there was interrupted, at no charge."""
     deployment = desk.deploy(retry_delay=0.0)
     container, _ = desk.started(deployment)
     task_id = desk.submit(deployment)
     desk.ask(desk.engine.fleet.drain, Drain(5.0))
-    beat_and_sweep(desk, 21, container)
+    beat_and_sweep(desk, 19, container)
+    assert (desk.status(container), desk.task(task_id).status) == (C.STOPPING, S.RUNNING)
+    beat_and_sweep(desk, 8, container)
     assert (desk.status(container), desk.task(task_id).status) == (C.STOPPED, S.RETRY)
+    assert desk.task(task_id).failure == Failure(FailureKind.INTERRUPTED, "interrupted: shut down")
 
 
 def test_a_stop_that_was_not_written_is_none(desk: Desk) -> None:

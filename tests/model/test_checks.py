@@ -144,7 +144,7 @@ def test_env_that_no_process_could_have(env: object, option: str, value: object)
 
 
 RANGES: list[tuple[str, Any, Any]] = [
-    ("gpu_count", 0, 64), ("timeout", 0, 7 * 86400), ("retries", 0, 100), ("retry_delay", 0, 86400),
+    ("timeout", 0, 7 * 86400), ("retries", 0, 100), ("retry_delay", 0, 86400),
     ("retry_delay_max", 0, 86400), ("ttl", 0, 30 * 86400), ("workers", 1, 256), ("keep_warm_seconds", 0, 86400),
     ("max_pending_tasks", 1, 10_000_000), ("cpu", 100, 64_000), ("memory", 32, 1_048_576),
 ]  # fmt: skip

@@ -26,16 +26,9 @@ from treadle.rules.autoscale import leaving, wanted
     ],
 )
 def test_the_formula(unfinished: int, per: int, most: int, least: int, goal: int) -> None:
-    """min(ceil(unfinished / tasks_per_container), max_containers), at least min_containers."""
-    scale = Autoscaler(max_containers=most, tasks_per_container=per, min_containers=least)
-    assert wanted(unfinished, scale, standing=True) == goal
-
-
-@pytest.mark.parametrize(("standing", "active", "goal"), [(True, True, 2), (False, True, 1), (True, False, 0), (False, False, 0)])
-def test_the_minimum_is_for_the_newest_version_only(standing: bool, active: bool, goal: int) -> None:
-    """Replaced versions and drafts go back to zero; a stopped one has none at all."""
-    scale = Autoscaler(max_containers=5, min_containers=2)
-    assert wanted(1, scale, standing=standing, active=active) == goal
+    """min(ceil(unfinished / tasks_per_container), max_containers), and the least at any rate."""
+    scale = Autoscaler(max_containers=most, tasks_per_container=per)
+    assert wanted(unfinished, scale, least=least) == goal
 
 
 IDLE = [("a", 5.0), ("b", 1.0), ("c", 9.0), ("d", 3.0)]
@@ -63,7 +56,6 @@ def test_the_longest_idle_leave_first(surplus: int, keep_warm: int, now: float, 
 def test_the_goal_is_within_its_bounds(unfinished: int, per: int, most: int, least: int) -> None:
     """Never over the most, never under the least, and something as soon as there is work."""
     least = min(least, most)
-    scale = Autoscaler(max_containers=most, tasks_per_container=per, min_containers=least)
-    goal = wanted(unfinished, scale, standing=True)
+    goal = wanted(unfinished, Autoscaler(max_containers=most, tasks_per_container=per), least=least)
     assert least <= goal <= most
     assert goal >= (unfinished > 0)

@@ -18,6 +18,7 @@ KINDS = {
     K.SIGNAL: (True, True),
     K.EXIT: (True, True),
     K.LOST: (True, True),
+    K.INTERRUPTED: (True, True),
     K.RESULT: (False, False),
     K.TIMEOUT: (False, False),
     K.CANCELLED: (False, False),

@@ -245,7 +245,7 @@ def test_only_a_container_saves(shared: Inside) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("POST", "/v2/task", 405), ("GET", "/v2/deployments", 405), ("PUT", "/health", 405), ("GET", "/v2", 404)],
+    [("GET", "/nothing", 404), ("POST", "/v2/task", 405), ("PUT", "/v2/deployments", 405), ("PUT", "/health", 405), ("GET", "/v2", 404)],
 )
 def test_what_is_not_there_has_the_same_shape(shared: Inside, method: str, path: str, status: int) -> None:
     """Errors of the framework are told like ours."""

@@ -13,13 +13,14 @@ from treadle.engine.assemble import Engine
 from treadle.engine.effects import Effect, TaskEnded, ToRunner
 from treadle.model.container import ContainerStatus
 from treadle.model.deployment import QueueConfig
-from treadle.model.task import FINAL, WAITING, TaskStatus
+from treadle.model.task import FINAL, WAITING, FailureKind, TaskStatus
 from treadle.model.wire import AttemptRef, Stop, Work
 
 from .machines import Runner, Wire
 
 TASKS = "SELECT seq, id, deployment_id, status, attempts, due, expires_at, container_id, callback_url, ended_at FROM task"
-ATTEMPTS = "SELECT task_seq, number, status FROM attempt ORDER BY task_seq, number"
+ATTEMPTS = """SELECT task_seq, number, status, COALESCE(failure ->> 'kind', '') FROM attempt
+    ORDER BY task_seq, number"""
 LIES = "SELECT COUNT(*) FROM attempt WHERE result <> ?"
 TRUTH = b"1"  # what user code returns in this world
 DELIVERIES = "SELECT task_id FROM delivery"
@@ -109,14 +110,17 @@ class Ledger:
 
     def _check_attempts(self) -> None:
         attempts: dict[int, list[str]] = {}
-        for seq, number, status in self._connection.execute(ATTEMPTS):
+        excused: Counter[int] = Counter()
+        for seq, number, status, kind in self._connection.execute(ATTEMPTS):
             attempts.setdefault(seq, []).append(status)
+            excused[seq] += kind == FailureKind.INTERRUPTED
             assert number == len(attempts[seq]), "an attempt is missing"
         for row in self._rows.values():
             ended = attempts.get(row.seq, [])
             assert len(ended) == row.attempts - (row.status is TaskStatus.RUNNING), f"{row}: {ended}"
             config = self.accepted.get(row.id)
-            assert config is None or row.attempts <= 1 + config.retries, f"too many attempts: {row}"
+            assert config is None or row.attempts <= 1 + config.retries + excused[row.seq], f"too many attempts: {row}"
+            assert config is None or config.retries or row.attempts <= 1, f"ran twice with retries=0: {row}"
             assert (row.ended_at is not None) == (row.status in FINAL)
 
     def _check_results(self) -> None:
@@ -134,6 +138,12 @@ class Ledger:
         assert rows == engine.roster.live, "the fleet remembers other containers than the store"
         for row in self._rows.values():
             assert row.status is not TaskStatus.RUNNING or row.container_id in rows, f"runs nowhere: {row}"
+        for agent in engine.roster.agents.values():
+            here = [container for container in rows.values() if container.agent_id == agent.agent_id]
+            memory = sum(engine.catalog.deployment(container.deployment_id).config.memory for container in here)
+            assert memory <= agent.memory, f"{agent.agent_id} has given out {memory} of {agent.memory} MiB"
+            devices = [uuid for container in here for uuid in container.gpus]
+            assert len(devices) == len(set(devices)), f"a device was given out twice: {here}"
 
     def _check_counts(self, engine: Engine) -> None:
         waiting = Counter(row.deployment_id for row in self._rows.values() if row.status in WAITING)
@@ -169,6 +179,11 @@ class Ledger:
             assert remembered == engine.store.task(task_id), f"remembered and not true: {remembered}"
 
     # when nothing is under way
+
+    def check_devices(self, runners: Sequence[Runner]) -> None:
+        """At no time do two live containers have the same device."""
+        devices = [uuid for runner in runners for uuid in runner.gpus]
+        assert len(devices) == len(set(devices)), f"a device has two users: {devices}"
 
     def check_agreed(self, links: Mapping[str, Wire], runners: Sequence[Runner]) -> None:
         """Each linked runner holds what runs in it by the books, no less and no more."""

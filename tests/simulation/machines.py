@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from treadle.agent.reconcile import Forget, Kill, ReportLost, Start, State, reconcile
+from treadle.agent.reconcile import Forget, Kill, Known, ReportLost, Start, State, reconcile
 from treadle.model.wire import (
     AgentHello,
     AttemptRef,
@@ -15,6 +15,7 @@ from treadle.model.wire import (
     ContainerSpec,
     Exited,
     Finished,
+    Gpu,
     Hello,
     LoadFailed,
     Ready,
@@ -56,6 +57,7 @@ class Runner:
 
     def __init__(self, spec: ContainerSpec, now: float, witness: Witness, *, loads: bool) -> None:
         self.id = spec.container_id
+        self.gpus = spec.gpus
         self.workers = spec.config.workers
         self.loads = loads  # whether children can load the handler
         self.wire: Wire | None = None
@@ -204,23 +206,24 @@ class Runner:
             self.end()
 
 
-class _Known:
-    def __init__(self, state: State, runner: Runner | None = None, exited: Exited | None = None) -> None:
-        self.state = state
-        self.runner = runner
-        self.exited = exited
+class _Known(Known):
+    runner: Runner | None = None
+    exited: Exited | None = None
 
 
 class Agent:
     """One machine's agent; with the real agent's `reconcile`. `start` makes the runner of a container, or none."""
 
-    def __init__(self, agent_id: str, memory: int, start: Callable[[ContainerSpec], Runner | None]) -> None:
+    def __init__(
+        self, agent_id: str, memory: int, gpus: list[Gpu], start: Callable[[ContainerSpec], Runner | None]
+    ) -> None:
         self.id = agent_id
         self.memory = memory
+        self.gpus = gpus
         self.wire: Wire | None = None
         self.hello: AgentHello
         self.known: dict[str, _Known] = {}
-        self._wanted: list[str] = []
+        self._wanted: dict[str, ContainerSpec] = {}
         self._start = start
 
     def runners(self) -> list[Runner]:
@@ -229,7 +232,7 @@ class Agent:
     def connect(self, wire: Wire) -> None:
         self.wire = wire
         running = [key for key, known in self.known.items() if known.state is not State.EXITED]
-        wire.up.append(AgentHello(self.id, self.id, 8000, self.memory, [], "watchdog", running))
+        wire.up.append(AgentHello(self.id, self.id, 8000, self.memory, self.gpus, "watchdog", running))
         wire.up.extend(known.exited for known in self.known.values() if known.exited)
 
     def cut(self, now: float) -> None:
@@ -246,8 +249,11 @@ class Agent:
         self._apply(message.containers)
 
     def _apply(self, wanted: list[ContainerSpec]) -> None:
-        self._wanted = [spec.container_id for spec in wanted]
-        for action in reconcile(wanted, {key: known.state for key, known in self.known.items()}):
+        self._wanted = {spec.container_id: spec for spec in wanted}
+        self._reconcile()
+
+    def _reconcile(self) -> None:
+        for action in reconcile(self._wanted.values(), self.known):
             match action:
                 case Start(spec):
                     self._begin(spec)
@@ -261,7 +267,7 @@ class Agent:
 
     def _begin(self, spec: ContainerSpec) -> None:
         runner = self._start(spec)
-        self.known[spec.container_id] = _Known(State.RUNNING, runner)
+        self.known[spec.container_id] = _Known(State.RUNNING, spec.gpus, runner)
         if runner is None:
             self._over(spec.container_id, Exited(spec.container_id, "could not be started: no", failed=True))
 
@@ -274,6 +280,8 @@ class Agent:
             del self.known[container_id]
         if self.wire is not None:
             self.wire.up.append(exited)
+        if known.gpus:
+            self._reconcile()
 
     def tick(self, now: float) -> None:
         """Carry out kills, and see what has ended."""
@@ -288,8 +296,8 @@ class Agent:
     def restart(self) -> None:
         """A new agent adopts what runs and knows nothing else."""
         self.known = {
-            key: _Known(State.RUNNING, known.runner)
+            key: _Known(State.RUNNING, known.gpus, known.runner)
             for key, known in self.known.items()
             if known.runner is not None and known.runner.alive
         }
-        self._wanted = []
+        self._wanted = {}

@@ -14,14 +14,15 @@ from engine.making import IMAGE, SOURCE
 from treadle.engine.catalog import Deploy, NewDeployment
 from treadle.engine.fleet import Drain
 from treadle.engine.queue import CancelTasks, Report, Submit
+from treadle.engine.switch import Which
 from treadle.model.container import ContainerStatus
 from treadle.model.deployment import Autoscaler, Deployment, QueueConfig
-from treadle.model.wire import AttemptRef, ContainerSpec, Died, Finished, Raised
+from treadle.model.wire import AttemptRef, ContainerSpec, Died, Finished, Gpu, Raised
 
 from .machines import Agent, Runner, Wire
 from .server import Server
 
-MEMORY = 512  # MiB of each machine; a container takes 128
+MEMORY = [256, 512]  # MiB of a machine; a container takes 64 to 256
 URL = "https://example.com/hook"
 
 
@@ -32,12 +33,17 @@ class World(Server):
         super().__init__(seed, folder)
         self.trace: list[str] = []
         self.deployments: list[Deployment] = []
-        self.agents = [Agent(f"agent-{n}", MEMORY, self._start_container) for n in range(self.random.randint(1, 2))]
+        self.agents = [self._agent() for _ in range(self.random.randint(1, 2))]
         for n in range(self.random.randint(1, 2)):
             self._deploy(f"queue-{n}")
         self._kind = False
 
     # machines
+
+    def _agent(self) -> Agent:
+        name = f"agent-{self._next()}"
+        gpus = [Gpu(f"{name}-gpu-{n}", "T4") for n in range(self.random.randint(0, 2))]
+        return Agent(name, self.random.choice(MEMORY), gpus, self._start_container)
 
     def _start_container(self, spec: ContainerSpec) -> Runner | None:
         mishap = 1.0 if self._kind else self.random.random()
@@ -126,8 +132,12 @@ class World(Server):
             self.ask(self.engine.queue.cancel, CancelTasks(self.workspace.id, chosen))
 
     def _deploy(self, name: str) -> None:
+        gpus = self.random.choice([(), (), (), ("T4",)])
         config = QueueConfig(
             handler="app:handler",
+            memory=self.random.choice([64, 128, 256]),
+            gpus=gpus,
+            gpu_count=len(gpus),
             workers=self.random.choice([1, 1, 2, 3]),
             retries=self.random.randint(0, 3),
             retry_delay=self.random.choice([0.0, 1.0, 4.0]),
@@ -136,7 +146,9 @@ class World(Server):
             max_pending_tasks=self.random.choice([4, 100]),
             callback_url=self.random.choice([None, URL]),
             autoscaler=Autoscaler(
-                max_containers=2, tasks_per_container=self.random.randint(1, 3), min_containers=self.random.choice([0, 0, 1])
+                max_containers=self.random.choice([2, 4]),
+                tasks_per_container=self.random.randint(1, 3),
+                min_containers=self.random.choice([0, 0, 1]),
             ),
         )
         verb = Deploy(f"deployment-{self._next()}", self.workspace.id, name, config, SOURCE, IMAGE.id)
@@ -153,6 +165,18 @@ class World(Server):
 
     def redeploy(self) -> None:
         self._deploy(self.random.choice(self.deployments).name)
+
+    def switch(self) -> None:
+        """A deployment is stopped, started or deleted, perhaps for the second time."""
+        verb = self.random.choice([self.engine.switch.stop, self.engine.switch.start, self.engine.switch.delete])
+        self.ask(verb, Which(self.workspace.id, self.random.choice(self.deployments).id), self._switched)
+
+    def _switched(self, answer: Any) -> None:
+        if isinstance(answer, Deployment):
+            self.deployments = [answer if d.id == answer.id else d for d in self.deployments]
+
+    def warm_up(self) -> None:
+        self.ask(self.engine.scaler.warm, self.random.choice(self.deployments))
 
     # time
 
@@ -178,6 +202,7 @@ class World(Server):
             self.ask(self.engine.queue.wake)
         self.ask(self.engine.queue.reap)
         self.ask(self.engine.fleet.sweep)
+        self.ask(self.engine.switch.clear)
         self._scale()
 
     def hush(self) -> None:
@@ -247,7 +272,7 @@ class World(Server):
             runner.end()
         agent.cut(self.now)
         self.agents.remove(agent)
-        self.agents.append(Agent(f"agent-{self._next()}", MEMORY, self._start_container))
+        self.agents.append(self._agent())
 
     def lie(self) -> None:
         """A report of an attempt that is not, or not there, or not any more."""
@@ -271,6 +296,7 @@ class World(Server):
         action = self.random.choices(_METHODS, _WEIGHTS)[0]
         self.trace.append(action)
         getattr(self, action)()
+        self.ledger.check_devices(self.runners())
 
     # the end
 
@@ -280,15 +306,24 @@ class World(Server):
         self.random.seed(f"{self.seed}/end")
         if self._draining:
             self.crash_server()
+        everything = [Gpu(f"last-gpu-{n}", "T4") for n in range(3)]  # no `min_containers` hold all of it
+        self.agents.append(Agent("last", 1024, everything, self._start_container))
         self.cancel()
         calm = 0
         for turn in range(rounds):
             self.store.broken = int(turn < 10 and self.random.random() < 0.3)
+            self._start_stopped()
             self._round()
             calm = calm + 1 if self.ledger.is_over() and turn > 10 else 0
             if calm > 8 and all(name in self.links for name in self.engine.roster.live):  # longer than any keep_warm
                 break
         self.ledger.check_over(self.engine, self.links, self.runners())
+
+    def _start_stopped(self) -> None:
+        for deployment in self.deployments:
+            found = self.engine.catalog.deployment(deployment.id)
+            if not found.active and found.deleted_at is None:
+                self.ask(self.engine.switch.start, Which(self.workspace.id, deployment.id), self._switched)
 
     def _round(self) -> None:
         self._pass(1.0)
@@ -335,7 +370,7 @@ ACTIONS: dict[str, int] = {
     "flow": 150, "submit": 15, "run_batch": 10, "carry_out": 10, "read": 10, "hear": 10, "work": 20, "dial": 20,
     "pass_time": 25, "tick": 10, "cancel": 8, "redeploy": 1, "submit_twice": 1, "jump": 1, "hush": 1, "lose_link": 4,
     "kill_child": 3, "kill_runner": 2, "crash_agent": 1, "crash_machine": 1, "crash_server": 2, "shut_down": 1,
-    "fill_disk": 2, "lie": 5, "blink": 4, "lose_machine": 1,
+    "fill_disk": 2, "switch": 2, "warm_up": 2, "lie": 5, "blink": 4, "lose_machine": 1,
 }  # fmt: skip
 _METHODS = list(ACTIONS)
 _WEIGHTS = list(ACTIONS.values())

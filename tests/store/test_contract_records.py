@@ -107,6 +107,33 @@ def test_a_version_is_given_once(store: Store) -> None:
     assert store.deployment("f") is None
 
 
+def test_a_deployment_is_switched(store: Store, reader: Reader) -> None:
+    """Off, on again, and nothing else of it changes."""
+    made = deployment("d", name="cats", version=1)
+    deploy(store, made)
+    for active in (False, True):
+        switched = msgspec.structs.replace(made, active=active, updated_at=NOW + 5)
+        with store.transaction():
+            store.switch_deployment(msgspec.structs.replace(switched, source_id="other", image_id="other"))
+        assert reader.deployment("d") == switched
+
+
+def test_a_deleted_deployment_is_there_for_its_tasks_alone(store: Store, reader: Reader) -> None:
+    """It is found by its id; lists and names do not know it, and its version is not given again."""
+    one, two = deployment("d1", name="cats", version=1), deployment("d2", name="cats", version=2)
+    deploy(store, one, two)
+    gone = msgspec.structs.replace(two, active=False, deleted_at=NOW + 5)
+    with store.transaction():
+        store.switch_deployment(gone)
+
+    assert reader.deployment("d2") == gone
+    assert reader.deployments(1) == reader.deployments(1, "cats") == [one]
+    assert reader.deployment_version(1, "cats", None) == one
+    assert reader.deployment_version(1, "cats", 2) is None
+    assert reader.last_version(1, "cats") == 2
+    assert reader.last_version(1, "dogs") == 0
+
+
 def test_a_draft_is_found_by_its_digest(store: Store, reader: Reader) -> None:
     """Equal drafts are one per workspace; a named deployment with that digest is no draft."""
     deploy(
@@ -187,7 +214,7 @@ def test_a_container_is_replaced_whole(store: Store, reader: Reader) -> None:
 
     changed = msgspec.structs.replace(
         made, status=ContainerStatus.STOPPED, started_at=NOW + 1, ended_at=NOW + 2, reason="idle", limits="cgroup2",
-        agent_id="agent 2", lease_until=NOW + 20,
+        agent_id="agent 2", lease_until=NOW + 20, gpus=("GPU-1", "GPU-2"), stop_by=NOW + 9,
     )  # fmt: skip
     with store.transaction():
         store.update_container(changed)

@@ -13,7 +13,7 @@ import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from treadle.agent import volumes
-from treadle.agent.reconcile import Forget, Kill, ReportLost, Start, State, reconcile
+from treadle.agent.reconcile import Forget, Kill, Known, ReportLost, Start, State, reconcile
 from treadle.agent.sources import Sources
 from treadle.model.errors import TreadleError
 from treadle.model.wire import LAST_WORDS, ContainerSpec, Exited, Mount, RunSpec
@@ -21,6 +21,7 @@ from treadle.runtime.base import Running, Runtime, StartSpec
 from treadle.runtime.image import Images
 
 _TAIL = 4096  # bytes at the end of a log that are looked at when a runner failed
+_TAIL_LINES = 20  # of them are told
 _LINE = 200  # characters of its last line that are told
 STOPPED = "stopped: it was not wanted any more"
 
@@ -29,8 +30,7 @@ class _Unwanted(Exception):
     """It was given up while it was being prepared."""
 
 
-class _Known(msgspec.Struct):
-    state: State
+class _Known(Known):
     running: Running | None = None
     exited: Exited | None = None
     task: asyncio.Task[None] | None = None
@@ -61,7 +61,7 @@ class Containers:
         self._log = log
         self._closing = False
         self._known: dict[str, _Known] = {}
-        self._wanted: frozenset[str] = frozenset()
+        self._wanted: dict[str, ContainerSpec] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def running(self) -> list[str]:
@@ -80,18 +80,22 @@ class Containers:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
                 continue
             self._log.info("container adopted", container=running.container_id, pid=running.pid)
-            known = self._known[running.container_id] = _Known(State.RUNNING, running)
+            known = _Known(State.RUNNING, await asyncio.to_thread(_gpus, folder), running)
+            self._known[running.container_id] = known
             known.task = asyncio.create_task(self._hold(running.container_id, known))
 
     def apply(self, wanted: Sequence[ContainerSpec]) -> None:
         """Make the containers those that are wanted."""
+        self._wanted = {spec.container_id: spec for spec in wanted}
+        self._reconcile()
+
+    def _reconcile(self) -> None:
         if self._closing:
             return
-        self._wanted = frozenset(spec.container_id for spec in wanted)
-        for action in reconcile(wanted, {key: known.state for key, known in self._known.items()}):
+        for action in reconcile(self._wanted.values(), self._known):
             match action:
                 case Start(spec):
-                    known = self._known[spec.container_id] = _Known(State.STARTING)
+                    known = self._known[spec.container_id] = _Known(State.STARTING, spec.gpus)
                     known.task = asyncio.create_task(self._live(spec, known))
                 case ReportLost(container_id):
                     known = self._known[container_id] = _Known(State.EXITED)
@@ -156,6 +160,7 @@ class Containers:
             code=str(folder / "code"),
             python=spec.image.python,
             stub_type=spec.stub_type,
+            gpus=spec.gpus,
         )
         env = dict(spec.image.spec.env_vars)
         return await self._runtime.start(StartSpec(folder, python, run, env, spec.secrets, mounts))
@@ -176,8 +181,10 @@ class Containers:
         """Wait for the end of a running container and report it."""
         assert known.running is not None
         status = await known.running.wait()
-        reason = await asyncio.to_thread(_reason, self._folder / container_id, status, known.state)
-        await self._end(known, Exited(container_id, reason))
+        folder = self._folder / container_id
+        reason = await asyncio.to_thread(_reason, folder, status, known.state)
+        tail = await asyncio.to_thread(_tail, folder / "log") if status else ""
+        await self._end(known, Exited(container_id, reason, tail=tail))
 
     async def _end(self, known: _Known, exited: Exited) -> None:
         await asyncio.to_thread(shutil.rmtree, self._folder / exited.container_id, ignore_errors=True)
@@ -192,6 +199,8 @@ class Containers:
         else:
             self._known.pop(exited.container_id, None)
         self._report(exited)
+        if known.gpus:
+            self._reconcile()
 
 
 def _check(known: _Known) -> None:
@@ -227,13 +236,30 @@ def _reason(folder: Path, status: int | None, state: State) -> str:
     return f"{said}: {line}" if line else said
 
 
-def _last_line(path: Path) -> str:
-    """The last line that is not empty, cut where it is very long; "" where there is none."""
+def _gpus(folder: Path) -> tuple[str, ...]:
+    """The devices that a container was started with."""
+    try:
+        return msgspec.msgpack.decode((folder / "run.msgpack").read_bytes(), type=RunSpec).gpus
+    except (OSError, msgspec.MsgspecError):
+        return ()
+
+
+def _end_of(path: Path) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL))
-            lines = file.read().decode(errors="replace").split("\n")
+            return file.read().decode(errors="replace").split("\n")
     except OSError:
-        return ""
+        return []
+
+
+def _tail(path: Path) -> str:
+    """The last lines of a log."""
+    return "\n".join(_end_of(path)[-_TAIL_LINES:]).strip("\n")
+
+
+def _last_line(path: Path) -> str:
+    """The last line that is not empty, cut where it is very long; "" where there is none."""
+    lines = _end_of(path)
     line = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return line if len(line) <= _LINE else f"{line[: _LINE - 1]}…"

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
+from structlog.typing import FilteringBoundLogger
+
+from treadle.model.deployment import parse_memory
+from treadle.model.errors import InvalidOption
+from treadle.model.wire import Gpu
+
+MIB = 1024 * 1024
 
 
 def cpu() -> int:
@@ -14,11 +24,73 @@ def cpu() -> int:
     return (os.cpu_count() or 1) * 1000
 
 
-def memory() -> int:
-    """MiB of main memory."""
-    return int(psutil.virtual_memory().total) // (1024 * 1024)
+def memory(environ: Mapping[str, str]) -> int:
+    """MiB for containers: $TREADLE_MEMORY, else main memory, or less where this process is held to less.
+
+    Raises:
+        InvalidOption: the variable is not an amount of memory.
+    """
+    given = environ.get("TREADLE_MEMORY", "")
+    if given:
+        try:
+            return parse_memory(int(given) if given.isdigit() else given)
+        except InvalidOption as error:
+            raise InvalidOption(f"TREADLE_MEMORY={given!r} is not allowed.", error.advice) from None
+    return min(int(psutil.virtual_memory().total), *_held_to()) // MIB
 
 
-def gpus(fake: str) -> list[str]:
-    """Names of the GPUs; `fake` is a list of names with commas, to try placement without any."""
-    return [name.strip() for name in fake.split(",") if name.strip()]
+def _held_to() -> list[int]:
+    """Bytes that the cgroups of this process allow, of either version; one that sets no limit says a huge number."""
+    found = [2**63]
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        version2 = controllers == ""
+        root = Path("/sys/fs/cgroup") if version2 else Path("/sys/fs/cgroup/memory")
+        file = "memory.max" if version2 else "memory.limit_in_bytes"
+        if version2 or "memory" in controllers.split(","):
+            group = root / path.lstrip("/")
+            found += [limit for up in (group, *group.parents) if (limit := _number(up / file)) is not None]
+    return found
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # there is none, or "max"
+        return None
+
+
+def gpus(environ: Mapping[str, str], log: FilteringBoundLogger) -> list[Gpu]:
+    """The devices that the NVIDIA driver tells of, none without one; or those that $TREADLE_FAKE_GPUS names.
+
+    Fake ones ("A10G,A10G,T4") try how containers are placed on a machine that has no such devices.
+    """
+    names = [name.strip() for name in environ.get("TREADLE_FAKE_GPUS", "").split(",") if name.strip()]
+    if names:
+        numbers: Counter[str] = Counter()
+        return [_fake(name, numbers) for name in names]
+    import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - 5000 lines that most machines do not need
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        log.info("no GPUs", reason=str(error))
+        return []
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
+        return [Gpu(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    except pynvml.NVMLError as error:
+        log.warning("GPUs cannot be used", reason=str(error))
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _fake(name: str, numbers: Counter[str]) -> Gpu:
+    """Named alike at every start, so that an allocation still means the same device."""
+    numbers[name] += 1
+    return Gpu(f"GPU-fake-{name.lower().replace(' ', '-')}-{numbers[name]}", name)

@@ -30,6 +30,7 @@ from treadle.model.wire import (
     Build,
     BuildLog,
     Built,
+    Gpu,
     ImagesTold,
     PruneImages,
     ServerToAgent,
@@ -102,9 +103,12 @@ class Agent:
             log=log,
         )
         self._builds: set[asyncio.Task[None]] = set()
+        self._memory = machine.memory(os.environ)
+        self._gpus: list[Gpu] = []
 
     async def run(self, stop: asyncio.Event, *, kill_on_stop: bool) -> None:
         self._begin(self._sweep())
+        self._gpus = await asyncio.to_thread(machine.gpus, os.environ, self._log)
         await self._containers.adopt()
         link = asyncio.create_task(self._link.run())
         stopping = asyncio.create_task(stop.wait())
@@ -132,8 +136,8 @@ class Agent:
             agent_id=self._id,
             hostname=socket.gethostname(),
             cpu=machine.cpu(),
-            memory=machine.memory(),
-            gpus=machine.gpus(os.environ.get("TREADLE_FAKE_GPUS", "")),
+            memory=self._memory,
+            gpus=self._gpus,
             limits=self._runtime.limits,
             running=self._containers.running(),
             isolation=self._runtime.isolation,

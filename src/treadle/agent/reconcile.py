@@ -19,6 +19,13 @@ class State(StrEnum):
     EXITED = "exited"  # over, and reported; remembered for as long as it is wanted
 
 
+class Known(msgspec.Struct):
+    """A container that this agent knows, and the devices it has until it has exited."""
+
+    state: State
+    gpus: tuple[str, ...] = ()
+
+
 class Start(msgspec.Struct, frozen=True):
     spec: ContainerSpec
 
@@ -40,19 +47,25 @@ class Forget(msgspec.Struct, frozen=True):
 Action = Start | ReportLost | Kill | Forget
 
 
-def reconcile(wanted: Iterable[ContainerSpec], known: Mapping[str, State]) -> list[Action]:
+def reconcile(wanted: Iterable[ContainerSpec], known: Mapping[str, Known]) -> list[Action]:
     """The actions that make the known containers those that are wanted; none where they are already.
 
-    `wanted` is the whole list, whatever was said before. Adopted containers are known like those started here.
+    `wanted` is the whole list, whatever was said before. Adopted containers are known like those started here. A
+    container is not started while another that lives has a GPU of it: it is to be asked again when one has exited.
     """
     specs = {spec.container_id: spec for spec in wanted}
+    taken = {uuid for one in known.values() if one.state is not State.EXITED for uuid in one.gpus}
     actions: list[Action] = []
-    for container_id, state in known.items():
-        if container_id in specs or state is State.STOPPING:
+    for container_id, one in known.items():
+        if container_id in specs or one.state is State.STOPPING:
             continue
-        actions.append(Forget(container_id) if state is State.EXITED else Kill(container_id))
+        actions.append(Forget(container_id) if one.state is State.EXITED else Kill(container_id))
     for container_id, spec in specs.items():
-        if container_id not in known:
-            fresh = spec.token and not spec.started
-            actions.append(Start(spec) if fresh else ReportLost(container_id))
+        if container_id in known:
+            continue
+        if spec.started or not spec.token:
+            actions.append(ReportLost(container_id))
+        elif taken.isdisjoint(spec.gpus):
+            taken.update(spec.gpus)
+            actions.append(Start(spec))
     return actions

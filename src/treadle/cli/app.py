@@ -9,6 +9,7 @@ import typer
 import treadle
 from treadle.cli.container import containers
 from treadle.cli.deploy import deploy
+from treadle.cli.deployment import deployments, why
 from treadle.cli.doctor import doctor
 from treadle.cli.files import cp, ls, mv, rm
 from treadle.cli.image import images
@@ -47,6 +48,8 @@ app.command(cls=Command)(up)
 app.command(cls=Command)(down)
 app.command(cls=Command)(deploy)
 app.command(cls=Command)(doctor)
+app.command(cls=Command)(why)
+app.add_typer(deployments)
 app.add_typer(tasks)
 app.add_typer(containers)
 app.add_typer(images)

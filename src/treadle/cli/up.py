@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from treadle.model.errors import NotFound
-from treadle.model.settings import DEFAULT_HOST, DEFAULT_PORT, Settings, load
+from treadle.model.settings import DEFAULT_HOST, DEFAULT_PORT, GRACE_FILE, Settings, load
 from treadle.sdk.console import Console
 from treadle.sdk.local import read_server_file, start_server, stop_command
 
@@ -43,15 +43,23 @@ def up(
     os.execv(sys.executable, command)  # noqa: S606 - becomes the server, without this program's libraries: 9 MB
 
 
-def down(data: Data = None) -> None:
-    """Stop the server of a data folder. Running tasks may finish within its grace time."""
+def down(
+    data: Data = None,
+    grace: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Time for running tasks. [default: the server's grace, 30 unless set]"),
+    ] = None,
+) -> None:
+    """Stop the server of a data folder. Running tasks may finish within the grace time; the rest is retried later."""
     from treadle.cli.alive import has_ended, process_of  # noqa: PLC0415 - loading psutil takes 30 ms
 
-    settings = load(data=data)
+    settings = load(data=data, grace=grace)
     found = read_server_file(settings.data)
     process = process_of(found) if found else None
     if process is None:
         raise NotFound(f"No server is running for {settings.data}.", "Name its folder with --data, or TREADLE_DATA.")
+    if grace is not None:
+        (settings.data / GRACE_FILE).write_text(f"{grace:g}")
     process.terminate()
     console = Console()
     told = False

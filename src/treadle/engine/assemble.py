@@ -20,6 +20,7 @@ from treadle.engine.retention import Retention
 from treadle.engine.roster import Roster
 from treadle.engine.scaler import Scaler
 from treadle.engine.secrets import Secrets
+from treadle.engine.switch import Switch
 from treadle.engine.trouble import Troubles
 from treadle.engine.vault import Vault
 from treadle.engine.volumes import Volumes
@@ -43,7 +44,7 @@ class Chance(msgspec.Struct, frozen=True):
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """The parts. Verbs run through `writer` only; `roster` and `hints` may be read from elsewhere."""
+    """The parts. Verbs run through `writer` only; `roster`, `hints` and `troubles` may be read from elsewhere."""
 
     store: Store
     hints: Hints
@@ -56,6 +57,8 @@ class Engine(msgspec.Struct, frozen=True):
     catalog: Catalog
     secrets: Secrets
     volumes: Volumes
+    switch: Switch
+    troubles: Troubles
     outputs: Outputs
     logs: Logs
     webhooks: Webhooks
@@ -79,7 +82,7 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
     hints, outbox = Hints(), Outbox()
     secrets = Secrets(store, Vault(data / KEY_FILE, chance.random))
     volumes = Volumes(store, data / "volumes")
-    catalog = Catalog(store, secrets, volumes)
+    catalog = Catalog(store, secrets, volumes, hints.journal)
     queue = Queue(store, hints, outbox, catalog.deployment, chance.jitter)
     roster = Roster(
         store, hints.journal, outbox, deployment=catalog.deployment, image=catalog.image, mounts=volumes.mounts
@@ -91,6 +94,9 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
         deployment=catalog.deployment, secrets=secrets.values, make_volumes=volumes.make_all, secret=chance.secret,
         suffix=chance.suffix,
     )  # fmt: skip
+    switch = Switch(
+        store=store, hints=hints, queue=queue, catalog=catalog, scaler=scaler, troubles=troubles
+    )
     queue.recount()
     with store.transaction():
         fleet.restore(chance.clock())
@@ -102,6 +108,7 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
     writer = Writer(store, hints.journal, outbox, chance.clock, report, first=logs.keep)
     return Engine(
         store=store, hints=hints, outbox=outbox, writer=writer, queue=queue, roster=roster, fleet=fleet,
-        scaler=scaler, catalog=catalog, secrets=secrets, volumes=volumes, outputs=Outputs(store), logs=logs,
+        scaler=scaler, catalog=catalog, switch=switch, troubles=troubles, secrets=secrets, volumes=volumes,
+        outputs=Outputs(store), logs=logs,
         webhooks=Webhooks(store), retention=Retention(store),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 import msgspec
 
+from treadle.engine.hints import Journal
 from treadle.engine.secrets import Secrets
 from treadle.engine.volumes import Volumes
 from treadle.model.container import Token, Workspace
@@ -50,12 +51,13 @@ def token_hash(token: str) -> str:
 
 
 class Catalog:
-    """Definitions never change once they are written, so they are remembered by id."""
+    """Definitions never change once they are written, but for their switches; they are remembered by id."""
 
-    def __init__(self, store: Store, secrets: Secrets, volumes: Volumes) -> None:
+    def __init__(self, store: Store, secrets: Secrets, volumes: Volumes, journal: Journal) -> None:
         self._store = store
         self._secrets = secrets
         self._volumes = volumes
+        self._journal = journal
         self._deployments: dict[str, Deployment] = {}
         self._images: dict[str, Image] = {}
 
@@ -115,8 +117,16 @@ class Catalog:
     def _next_version(self, request: Deploy) -> int:
         if not request.name:
             return 0
-        last = self._store.deployment_version(request.workspace_id, request.name, None)
-        return 1 + (last.version if last else 0)
+        return 1 + self._store.last_version(request.workspace_id, request.name)
+
+    def switch(self, deployment: Deployment) -> None:
+        """Write that a deployment is on, off or gone, as the new struct says."""
+        self._store.switch_deployment(deployment)
+        self._deployments[deployment.id] = deployment
+        self._journal.note(lambda: self._forget(deployment.id))
+
+    def _forget(self, deployment_id: str) -> None:
+        self._deployments.pop(deployment_id, None)
 
     def put_image(self, now: float, requests: Sequence[Image]) -> list[None]:
         """Remember how a spec was resolved, so that it stays the same image."""

@@ -14,13 +14,16 @@ from treadle.engine.trouble import Troubles
 from treadle.model.container import Container, ContainerStatus
 from treadle.model.errors import NotFound
 from treadle.model.wire import LEASE_SECONDS, AgentHello, Hello, Ready, Stop
+from treadle.rules import exits
 from treadle.store.base import Store
 
 KILL_SECONDS = 5.0  # for an agent to kill a container and say that it is gone
 LOAD_GRACE = 10.0  # for what other children run when one cannot load the handler
 PAUSE = 5.0  # seconds between two sweeps, which are due each second
 
+STOP_SECONDS = 15.0  # for a runner to deliver its reports and end once its time to stop is over
 START_SECONDS = 300.0  # a container that has not called by then is lost; an image may have to be built first
+LOAD_SECONDS = 3600.0  # one that has not loaded the handler by then counts as idle
 
 S = ContainerStatus
 
@@ -44,11 +47,12 @@ class Disconnected(msgspec.Struct, frozen=True):
 
 
 class Gone(msgspec.Struct, frozen=True):
-    """A container has ended, or could not be started (`failed`)."""
+    """A container has ended, or could not be started (`failed`). `tail`: what it left to read about that."""
 
     container_id: str
     reason: str
     failed: bool = False
+    tail: str = ""
 
 
 class StopContainer(msgspec.Struct, frozen=True):
@@ -77,7 +81,7 @@ class Fleet:
         self._queue = queue
         self._roster = roster
         self._troubles = troubles
-        self._proven: set[str] = set()  # containers in which a child could load the handler
+        self._loaded: dict[str, float] = {}  # containers in which a child could load the handler, and since when
         self.draining = False
         self._swept = 0.0
 
@@ -85,7 +89,7 @@ class Fleet:
         """After a start of the server: every container gets one lease to come back."""
         self._swept = now
         for container in self._store.live_containers():
-            self._proven.add(container.id)  # what ended while nobody looked is no failed start
+            self._loaded[container.id] = now  # what ended while nobody looked is no failed start
             self._roster.save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
 
     # agents
@@ -125,7 +129,9 @@ class Fleet:
         self._outbox.add(Linked(container.id, link))
         missing = self._queue.resume(container.id, hello.held)
         if container.status is S.STOPPING:
-            self._outbox.add(ToRunner(container.id, Stop(max(container.lease_until - now, 0.0), container.reason)))
+            grace = 0.0 if container.stop_by is None else max(container.stop_by - now, 0.0)
+            self._outbox.add(ToRunner(container.id, Stop(grace, container.reason)))
+            self._renew(container, now)
             return None
         self._roster.forget_start(container.id)
         started = container.started_at if container.started_at is not None else now
@@ -142,33 +148,44 @@ class Fleet:
             container.id, container.deployment_id, hello.free - missing, link=link, eager=eager, now=now
         )
         if hello.free > 0 or hello.held:
-            self._loaded(container.id)
+            self._note_loaded(container.id, now)
         self._queue.dispatch(now, [container.deployment_id])
         return None
 
     def freed(self, now: float, requests: Sequence[Freed]) -> list[None]:
         """Children have been loaded and are free."""
         for request in requests:
-            self._loaded(request.container_id)
+            self._note_loaded(request.container_id, now)
             self._hints.slots.give(request.container_id, request.ready.free, request.link, now)
         homes = [home for r in requests if (home := self._hints.slots.home(r.container_id)) is not None]
         self._queue.dispatch(now, homes)
         return [None] * len(requests)
 
-    def _loaded(self, container_id: str) -> None:
+    def _note_loaded(self, container_id: str, now: float) -> None:
         """A child could load the handler: whatever kept containers from starting is over."""
         home = self._hints.slots.home(container_id)
         if home is not None:
-            self._proven.add(container_id)
-            self._troubles.works(home)
+            self._loaded.setdefault(container_id, now)
+            self._troubles.forget(home)
+
+    def loaded_at(self, container: Container, now: float) -> float | None:
+        """When a child of it was first ready for work; None while it loads, for which it has LOAD_SECONDS."""
+        since, called = self._loaded.get(container.id), container.started_at
+        if since is None and called is not None and not 0 <= now - called < LOAD_SECONDS:
+            return called
+        return since
 
     def beat(self, now: float, requests: Sequence[str]) -> list[None]:
-        """Heartbeats of runners renew their containers' leases; a stopping one keeps its deadline."""
+        """Heartbeats of runners renew their containers' leases."""
         for container_id in dict.fromkeys(requests):
             container = self._roster.live.get(container_id)
-            if container is not None and container.status is S.RUNNING:
-                self._roster.save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
+            if container is not None and container.status is not S.STARTING:
+                self._renew(container, now)
         return [None] * len(requests)
+
+    def _renew(self, container: Container, now: float) -> None:
+        if container.id not in self._roster.condemned:
+            self._roster.save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
 
     def disconnected(self, _now: float, requests: Sequence[Disconnected]) -> list[None]:
         """A link is closed: no more work for that container until it calls again. Its lease runs on."""
@@ -184,8 +201,9 @@ class Fleet:
             container = self._roster.live.get(request.container_id)
             if container is not None:
                 failed = request.failed or self._never_worked(container)
-                reason = container.reason if container.id in self._roster.condemned else request.reason
-                self._end(container, Gone(container.id, reason, failed), now)
+                told = container.id in self._roster.condemned or _time_is_up(container, now)
+                reason = container.reason if told else request.reason
+                self._end(container, Gone(container.id, reason, failed, request.tail), now)
         return [None] * len(requests)
 
     def load_failed(self, now: float, requests: Sequence[Gone]) -> list[None]:
@@ -196,23 +214,24 @@ class Fleet:
         for request in requests:
             container = self._roster.live.get(request.container_id)
             if container is not None and container.status is not S.STOPPING:
-                self._troubles.start_failed(container.deployment_id, request.reason, now)
+                self._troubles.start_failed(container.deployment_id, request.reason, now, request.tail)
                 self.stop(container, LOAD_GRACE, request.reason, now)
         return [None] * len(requests)
 
     def _never_worked(self, container: Container) -> bool:
         """It ended by itself before a child was ready: starting it over and over would not help."""
-        return container.status is not S.STOPPING and container.id not in self._proven
+        return container.status is not S.STOPPING and container.id not in self._loaded
 
     def _end(self, container: Container, gone: Gone, now: float) -> None:
         self._hints.slots.detach(container.id)
         self._roster.tokens.pop(container.id, None)
         self._roster.save(msgspec.structs.replace(container, status=S.STOPPED, ended_at=now, reason=gone.reason))
         if gone.failed:
-            self._troubles.start_failed(container.deployment_id, gone.reason, now)
-        self._proven.discard(container.id)
+            self._troubles.start_failed(container.deployment_id, gone.reason, now, gone.tail)
+        self._loaded.pop(container.id, None)
         self._roster.condemned.discard(container.id)
-        self._queue.lose(now, container.id, gone.reason)
+        failure = exits.of_interruption if _time_is_up(container, now) else exits.of_loss
+        self._queue.lose(now, container.id, failure(gone.reason))
         self._outbox.add(ToRunner(container.id, Stop(0.0, gone.reason)))  # if it still lives: nothing it does counts
         self._roster.tell(container.agent_id)
         self._outbox.add(ScaleDue())
@@ -220,7 +239,7 @@ class Fleet:
     # ticks
 
     def sweep(self, now: float, requests: Sequence[None]) -> list[int]:
-        """Containers whose lease has run out are lost. Answers how many.
+        """Containers whose lease has run out are lost, and so are those that should have stopped. Answers how many.
 
         After a pause of our own (the machine slept, the clock was set) they get one more lease: their heartbeats may
         be waiting to be read.
@@ -230,20 +249,27 @@ class Fleet:
             for container in list(self._roster.live.values()):
                 if passed < 0 or container.lease_until < now:
                     self._roster.save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
-        late = [c for c in self._roster.live.values() if c.lease_until < now]
+        late = [c for c in self._roster.live.values() if c.lease_until < now or self._is_overdue(c, now)]
         for container in late:
             self._hints.slots.detach(container.id)  # all first: what one leaves is not for another of them
         for container in late:
             self._lost(container, now)
         return [len(late)] * len(requests)
 
+    def _is_overdue(self, container: Container, now: float) -> bool:
+        """It was told to stop, and its runner should have ended it by now."""
+        return _time_is_up(container, now - STOP_SECONDS) and container.id not in self._roster.condemned
+
     def _lost(self, container: Container, now: float) -> None:
         silent = container.started_at is None
         reason = "its runner did not call in time" if silent else f"no heartbeat for {LEASE_SECONDS:.0f} seconds"
-        if silent or container.agent_id not in self._roster.agents or container.status is S.STOPPING:
-            self._end(container, Gone(container.id, container.reason or reason, failed=silent), now)
+        condemned = container.id in self._roster.condemned
+        if condemned or _time_is_up(container, now):
+            reason = container.reason
+        if silent or condemned or container.agent_id not in self._roster.agents:
+            self._end(container, Gone(container.id, reason, failed=silent), now)
         else:
-            self._condemn(container, container.reason or reason, now)
+            self._condemn(container, reason, now)
 
     def _condemn(self, container: Container, reason: str, now: float) -> None:
         """Have it killed before its tasks run elsewhere: silent is not dead, and nothing may run twice at once.
@@ -259,12 +285,12 @@ class Fleet:
     def stop(self, container: Container, grace: float, reason: str, now: float) -> None:
         """No more work; what runs may finish within `grace`; past it the sweep takes the container away."""
         self._hints.slots.detach(container.id)
-        until = now + grace + LEASE_SECONDS
-        self._roster.save(msgspec.structs.replace(container, status=S.STOPPING, reason=reason, lease_until=until))
+        stop_by = now + grace
+        self._roster.save(msgspec.structs.replace(container, status=S.STOPPING, reason=reason, stop_by=stop_by))
         self._outbox.add(ToRunner(container.id, Stop(grace, reason)))
 
     def end(self, now: float, requests: Sequence[StopContainer]) -> list[NotFound | None]:
-        """End containers that users name; what still runs after the grace is lost with them, and retried."""
+        """End containers that users name; what still runs after the grace is interrupted, and retried."""
         answers: list[NotFound | None] = []
         for request in requests:
             container = self._roster.live.get(request.container_id)
@@ -272,22 +298,25 @@ class Fleet:
                 advice = "`treadle container list` shows those that run."
                 answers.append(NotFound(f"No container {request.container_id[:128]!r} is running.", advice))
                 continue
-            self._end_asked(container, request.grace, now)
+            self.dismiss(container, request.grace, "stopped on request", now)
             answers.append(None)
         return answers
 
-    def _end_asked(self, container: Container, grace: float, now: float) -> None:
+    def dismiss(self, container: Container, grace: float, reason: str, now: float) -> None:
+        """Stop a container in whatever state it is: one that never called is taken away at once."""
         if container.status is S.STARTING:
-            self._end(container, Gone(container.id, "stopped before it was ready"), now)
-        elif container.status is S.RUNNING:
-            self.stop(container, grace, "stopped on request", now)
+            self._end(container, Gone(container.id, f"{reason} before it was ready"), now)
+        elif container.id not in self._roster.condemned and not _time_is_up(container, now + grace):
+            self.stop(container, grace, reason, now)
 
     def drain(self, now: float, requests: Sequence[Drain]) -> list[None]:
         """The server is going away for good: stop everything, start nothing."""
         self.draining = True
         for container in list(self._roster.live.values()):
-            if container.status is S.STARTING:
-                self._end(container, Gone(container.id, "shut down before it was ready"), now)
-            elif container.status is S.RUNNING:
-                self.stop(container, requests[0].grace, "shut down", now)
+            self.dismiss(container, requests[0].grace, "shut down", now)
         return [None] * len(requests)
+
+
+def _time_is_up(container: Container, now: float) -> bool:
+    """It was told to stop by a time that is over: what it has not finished was cut off, by no fault of its own."""
+    return container.stop_by is not None and container.stop_by <= now

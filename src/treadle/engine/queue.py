@@ -11,7 +11,7 @@ from treadle.engine.effects import Outbox, ScaleDue, TaskEnded, ToRunner, Webhoo
 from treadle.engine.hints import Hints
 from treadle.model.deployment import Deployment, QueueConfig
 from treadle.model.errors import Conflict, TreadleError
-from treadle.model.task import WAITING, Attempt, Change, Failure, NewTask, Task, TaskStatus
+from treadle.model.task import WAITING, Attempt, Change, Failure, FailureKind, NewTask, Task, TaskStatus
 from treadle.model.wire import AttemptRef, Cancel, Finished, Recall, Settled, Work
 from treadle.rules import admission, exits, lifecycle
 from treadle.rules.lifecycle import Event
@@ -267,16 +267,18 @@ class Queue:
         if finished.result is not None:
             return lifecycle.decide(task, Event.SUCCEED, now, result=finished.result)
         config = self.config(task.deployment_id)
-        failure, retryable = self._failure(finished, config.timeout, config.memory)
-        return lifecycle.after_failure(task, failure, config, now, self._chance(), retryable=retryable)
+        failure, retryable = exits.of_report(finished, config.timeout, config.memory)
+        excused = self._excused(task, config)
+        return lifecycle.after_failure(
+            task, failure, config, now, self._chance(), retryable=retryable, excused=excused
+        )
 
-    @staticmethod
-    def _failure(finished: Finished, timeout: int, memory: int) -> tuple[Failure, bool]:
-        if finished.raised is not None:
-            return exits.of_exception(finished.raised), finished.raised.retryable
-        if finished.died is not None:
-            return exits.of_death(finished.died, memory), True
-        return exits.of_timeout(timeout), True
+    def _excused(self, task: Task, config: QueueConfig) -> int:
+        """Attempts that were interrupted; looked up only where they decide whether there is another one."""
+        if task.attempts <= config.retries:
+            return 0
+        ends = [attempt.failure for attempt in self._store.attempts(task.id)]
+        return sum(failure is not None and failure.kind is FailureKind.INTERRUPTED for failure in ends)
 
     def apply(self, changes: Sequence[Change], now: float) -> list[Change]:
         """Write ends of attempts and tasks, and all that follows; answers those that were still true."""
@@ -364,12 +366,13 @@ class Queue:
                 changes.append(change)
         return [len(self.apply(changes, now))] * len(requests)
 
-    def lose(self, now: float, container_id: str, reason: str) -> None:
+    def lose(self, now: float, container_id: str, failure: Failure) -> None:
         """Everything that ran in a container has failed with it."""
         changes = []
         for task in self._store.running_in(container_id):
             config = self.config(task.deployment_id)
-            change = lifecycle.after_failure(task, exits.of_loss(reason), config, now, self._chance())
+            excused = self._excused(task, config)
+            change = lifecycle.after_failure(task, failure, config, now, self._chance(), excused=excused)
             if change is not None:
                 changes.append(change)
         self.dispatch(now, [change.task.deployment_id for change in self.apply(changes, now)])

@@ -93,15 +93,12 @@ class Roster:
             stub_type=deployment.stub_type,
             secrets=self.secrets.get(container.id, {}),
             mounts=self._mounts(deployment),
+            gpus=container.gpus,
         )
 
-    def capacities(self) -> list[Capacity]:
-        """What the connected agents have, and what their containers were given of it."""
-        used: dict[str, int] = {}
-        for container in self.live.values():
-            memory = self._deployment(container.deployment_id).config.memory
-            used[container.agent_id] = used.get(container.agent_id, 0) + memory
+    def machines(self) -> list[Capacity]:
+        """What the connected agents have, as if nothing ran there."""
         return [
-            Capacity(a.agent_id, a.cpu, a.memory, tuple(a.gpus), used.get(a.agent_id, 0), a.isolation, a.no_higher)
-            for a in self.agents.values()
+            Capacity(a.agent_id, a.cpu, a.memory, tuple(a.gpus), isolation=a.isolation, no_higher=a.no_higher)
+            for a in list(self.agents.values())
         ]

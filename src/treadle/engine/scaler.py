@@ -1,9 +1,11 @@
-"""How many containers each deployment gets: started where work waits, stopped when idle, and why none starts."""
+"""How many containers each deployment gets: started where work waits, stopped when idle or for others; why none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+
+from msgspec.structs import replace
 
 from treadle.engine.effects import Outbox, ScaleDue
 from treadle.engine.fleet import START_SECONDS, Fleet
@@ -11,14 +13,18 @@ from treadle.engine.hints import Hints
 from treadle.engine.roster import Roster
 from treadle.engine.trouble import Troubles
 from treadle.model.container import Container, ContainerStatus
-from treadle.model.deployment import Deployment, DeploymentKind
-from treadle.model.errors import TreadleError
-from treadle.rules import autoscale, placement
+from treadle.model.deployment import MAX_TIMEOUT, Deployment, DeploymentKind
+from treadle.model.errors import Conflict, TreadleError, Unavailable
+from treadle.rules import autoscale, sharing
+from treadle.rules.placement import place
+from treadle.rules.sharing import Holding, Plan, Start, Wish
 from treadle.store.base import Store
 
 IDLE_GRACE = 5.0  # an idle container has nothing to finish
+STOP_GRACE = 30.0  # for what runs of a deployment that was stopped
 
 S = ContainerStatus
+Fleets = dict[str, list[Container]]  # live containers by deployment
 
 
 class Scaler:
@@ -54,92 +60,200 @@ class Scaler:
         self._secret = secret
         self._suffix = suffix
         self._standing: dict[tuple[int, str], Deployment] = {}  # the newest version of each name
+        self._warm: dict[str, float] = {}  # deployments that were warmed up, and until when that counts
+        self._served: dict[str, int] = {}  # the number of the last start that a deployment got
+        self._starts = 0
 
     def scale(self, now: float, requests: Sequence[None]) -> list[None]:
-        """Start containers where work waits, stop those that have been idle for long enough."""
+        """Start containers where work waits, stop those that have been idle for long enough, share what is scarce."""
         if not self._fleet.draining:
-            for deployment_id in self._of_interest():
-                self._scale_one(self._deployment(deployment_id), now)
+            fleets = self._fleets()
+            found = [self._size(self._deployment(d), fleets.get(d, []), now) for d in self._of_interest(fleets)]
+            wishes = [wish for wish in found if wish is not None]
+            if wishes:
+                self._carry_out(sharing.plan(wishes, self._roster.machines(), self._holdings(fleets, now)), now)
         return [None] * len(requests)
 
     def watch(self, _now: float, requests: Sequence[Deployment]) -> list[None]:
-        """These are the newest versions of their names: their `min_containers` count from now on."""
+        """These were made or switched: of each name the newest version stands, and keeps its `min_containers`."""
         for deployment in requests:
-            key = deployment.workspace_id, deployment.name
-            newest = self._standing.get(key)
-            if deployment.kind is DeploymentKind.DEPLOYMENT and (not newest or newest.version < deployment.version):
-                self._standing[key] = deployment
-                self._outbox.add(ScaleDue())
+            if deployment.kind is DeploymentKind.DEPLOYMENT:
+                self._stand(deployment.workspace_id, deployment.name)
+            self._outbox.add(ScaleDue())
         return [None] * len(requests)
 
-    def _of_interest(self) -> list[str]:
-        counts = self._hints.counts
-        homes = (c.deployment_id for c in self._roster.live.values())
-        standing = (d.id for d in self._standing.values())
-        return list(dict.fromkeys([*standing, *counts.waiting, *counts.running, *homes]))
+    def _stand(self, workspace_id: int, name: str) -> None:
+        newest = self._store.deployment_version(workspace_id, name, None)
+        if newest is None:
+            self._standing.pop((workspace_id, name), None)
+        else:
+            self._standing[workspace_id, name] = newest
 
-    def _scale_one(self, deployment: Deployment, now: float) -> None:
-        active = [c for c in self._roster.of(deployment.id) if c.status is not S.STOPPING]
-        newest = self._standing.get((deployment.workspace_id, deployment.name))
-        goal = autoscale.wanted(
-            self._hints.counts.unfinished(deployment.id),
-            deployment.config.autoscaler,
-            standing=newest is not None and newest.id == deployment.id,
-            active=deployment.active,
-        )
+    def warm(self, now: float, requests: Sequence[Deployment]) -> list[TreadleError | None]:
+        """Have a container of each ready without a task, for `keep_warm_seconds` from now on."""
+        for deployment in requests:
+            self._warm[deployment.id] = now + deployment.config.keep_warm_seconds
+        self.scale(now, [None])
+        return [self._warmed(deployment, now) for deployment in requests]
+
+    def _warmed(self, deployment: Deployment, now: float) -> TreadleError | None:
+        if not deployment.active:
+            return Conflict("Deployment is not active.", "Start it again, or warm another version up.")
+        if any(c.status is not S.STOPPING for c in self._roster.of(deployment.id)):
+            return None
+        trouble = self._troubles.of(deployment.id)
+        why = f"No container was started: {self.why(deployment.id, now)}"
+        if trouble is not None and trouble.never:
+            return Conflict(why, "Ask for less, or add a machine that has it.")
+        return Unavailable(why, "Try again in a moment.")
+
+    # what each should have
+
+    def _fleets(self) -> Fleets:
+        fleets: Fleets = {}
+        for container in self._roster.live.values():
+            fleets.setdefault(container.deployment_id, []).append(container)
+        return fleets
+
+    def _of_interest(self, fleets: Fleets) -> list[str]:
+        counts = self._hints.counts
+        standing = (d.id for d in self._standing.values())
+        return list(dict.fromkeys([*standing, *self._warm, *counts.waiting, *counts.running, *fleets]))
+
+    def _size(self, deployment: Deployment, containers: Sequence[Container], now: float) -> Wish | None:
+        """Stop what is too much of a deployment; answers what it lacks."""
+        active = [c for c in containers if c.status is not S.STOPPING]
+        if not deployment.active:
+            for container in active:
+                self._fleet.dismiss(container, STOP_GRACE, "its deployment was stopped", now)
+            return None
+        least = self._least(deployment, now)
+        unfinished = self._hints.counts.unfinished(deployment.id) - self._finishing(containers)
+        goal = autoscale.wanted(unfinished, deployment.config.autoscaler, least=least)
         if goal <= len(active):
             self._troubles.room(deployment.id)
-        for _ in range(goal - len(active)):
-            if not self._start(deployment, now):
-                return
-        surplus = len(active) - goal
-        if surplus > 0:
-            idle = [(c.id, since) for c in active if (since := self._idle_since(c)) is not None]
+            self._shrink(deployment, active, len(active) - goal, now)
+            return None
+        if self._troubles.degraded(deployment.id, now) or not self._has_secrets(deployment):
+            return None
+        pressing = len(active) < least or self._could_run(deployment.id, now)
+        served = self._served.get(deployment.id, 0)
+        return Wish(deployment.id, deployment.config, goal - len(active), pressing, served)
+
+    def _has_secrets(self, deployment: Deployment) -> bool:
+        """Whether there is all that a container is started with; it goes on once somebody has put that right."""
+        try:
+            self._secrets(deployment)
+        except TreadleError as error:
+            self._troubles.no_room(deployment.id, str(error))
+            return False
+        return True
+
+    def _least(self, deployment: Deployment, now: float) -> int:
+        """How many it has at any rate.
+
+        `min_containers` counts for the newest version of a name only: nobody would ever stop the containers of a
+        draft or of a version that was replaced.
+        """
+        if self._warm.get(deployment.id, now) <= now:
+            self._warm.pop(deployment.id, None)
+        newest = self._standing.get((deployment.workspace_id, deployment.name))
+        standing = newest is not None and newest.id == deployment.id
+        return max(deployment.config.autoscaler.min_containers if standing else 0, int(deployment.id in self._warm))
+
+    def _finishing(self, containers: Sequence[Container]) -> int:
+        """Tasks that run in containers which stop after them: no other container is wanted for those."""
+        return sum(len(self._store.running_in(c.id)) for c in containers if c.status is S.STOPPING)
+
+    def _could_run(self, deployment_id: str, now: float) -> bool:
+        """Whether a task waits for nothing but a container."""
+        due = self._store.next_due(deployment_id) if self._hints.counts.waiting.get(deployment_id) else None
+        return due is not None and due <= now
+
+    def _shrink(self, deployment: Deployment, active: Sequence[Container], surplus: int, now: float) -> None:
+        if surplus:
+            idle = [(c.id, since) for c in active if (since := self._idle_since(c, now)) is not None]
             for container_id in autoscale.leaving(idle, surplus, deployment.config.keep_warm_seconds, now):
                 self._fleet.stop(self._roster.live[container_id], IDLE_GRACE, "idle", now)
 
-    def _idle_since(self, container: Container) -> float | None:
-        since = self._hints.slots.idle_since.get(container.id)
-        if since is None or self._store.running_in(container.id):
+    def _idle_since(self, container: Container, now: float) -> float | None:
+        """Since when a container could have worked and did not; None while it works, loads or is away."""
+        since, loaded = self._hints.slots.idle_since.get(container.id), self._fleet.loaded_at(container, now)
+        if since is None or loaded is None or self._store.running_in(container.id):
             return None
         return since
 
-    def _start(self, deployment: Deployment, now: float) -> bool:
-        if self._troubles.degraded(deployment.id, now):
-            return False
-        place = placement.place(deployment.config, self._roster.capacities())
-        if not place.agent_id:
-            self._troubles.no_room(deployment.id, place.reason)
-            return False
-        try:
-            secrets = self._secrets(deployment)
-        except TreadleError as error:  # it goes on by itself once somebody has put that right
-            self._troubles.no_room(deployment.id, str(error))
-            return False
-        self._troubles.room(deployment.id)
-        self._make_volumes(deployment, now)
-        self._insert(deployment, place.agent_id, secrets, now)
-        self._roster.tell(place.agent_id)
-        return True
+    # who gets what
 
-    def _insert(self, deployment: Deployment, agent_id: str, secrets: dict[str, str], now: float) -> None:
+    def _holdings(self, fleets: Fleets, now: float) -> list[Holding]:
+        found: list[Holding] = []
+        for deployment_id, containers in fleets.items():
+            deployment = self._deployment(deployment_id)
+            mine = [self._holding(container, deployment, now) for container in containers]
+            mine.sort(key=lambda holding: (holding.leaving, holding.idle is not None, -(holding.worked or 0.0)))
+            least = self._least(deployment, now)
+            found += [replace(h, kept=True) if n < least and not h.leaving else h for n, h in enumerate(mine)]
+        return found
+
+    def _holding(self, container: Container, deployment: Deployment, now: float) -> Holding:
+        idle, loaded = self._idle_since(container, now), self._fleet.loaded_at(container, now)
+        return Holding(
+            container_id=container.id,
+            deployment_id=deployment.id,
+            agent_id=container.agent_id,
+            config=deployment.config,
+            gpus=container.gpus,
+            leaving=container.status is S.STOPPING,
+            idle=None if idle is None else abs(now - idle),  # a time ahead was written before the clock was set back
+            worked=None if loaded is None else abs(now - loaded),
+            loading=max((loaded or now) - (container.started_at or now), 0.0),
+        )
+
+    def _carry_out(self, plan: Plan, now: float) -> None:
+        for stop in plan.stops:
+            container = self._roster.live[stop.container_id]
+            timeout = self._deployment(container.deployment_id).config.timeout
+            grace = IDLE_GRACE if stop.idle else timeout or MAX_TIMEOUT
+            self._fleet.stop(container, grace, f"made room for {self._deployment(stop.to).title}", now)
+        for deployment_id, wait in plan.waits.items():
+            reason = f"{wait.reason}; room is being made" if wait.coming else wait.reason
+            self._troubles.no_room(deployment_id, reason, never=wait.never)
+        for start in plan.starts:
+            if start.deployment_id not in plan.waits:
+                self._troubles.room(start.deployment_id)
+            self._insert(start, now)
+            self._starts += 1
+            self._served[start.deployment_id] = self._starts
+        for agent_id in dict.fromkeys(start.agent_id for start in plan.starts):
+            self._roster.tell(agent_id)
+
+    def _insert(self, start: Start, now: float) -> None:
+        deployment = self._deployment(start.deployment_id)
         starting = sum(c.status is S.STARTING for c in self._roster.of(deployment.id))
         token = self._secret()
         container = Container(
             id=f"taskqueue-{deployment.id}-{self._suffix()}",
             workspace_id=deployment.workspace_id,
             deployment_id=deployment.id,
-            agent_id=agent_id,
+            agent_id=start.agent_id,
             status=S.STARTING,
             token_hash=sha256(token.encode()).hexdigest(),
             created_at=now,
             lease_until=now + START_SECONDS,
             for_task=self._store.waiting_at(deployment.id, now, starting),
+            gpus=start.gpus,
         )
-        self._roster.insert(container, token, secrets)
+        self._make_volumes(deployment, now)
+        self._roster.insert(container, token, self._secrets(deployment))
+
+    # what to say
 
     def why(self, deployment_id: str, now: float) -> str:
         """Why a waiting task of this deployment does not run yet, in one line."""
+        if self._fleet.draining:
+            return "the server is shutting down; it runs after the next start"
+        if not self._deployment(deployment_id).active:
+            return "its deployment is stopped"
         trouble = self._troubles.why(deployment_id, now)
         if trouble:
             return trouble
@@ -149,3 +263,8 @@ class Scaler:
         if containers:
             return "every child is busy with tasks ahead of it"
         return "no container yet"
+
+    def unschedulable(self, deployment: Deployment) -> str:
+        """Why no machine of this cluster can ever take a container of it; "" if one can, or none is connected."""
+        found = place(deployment.config, self._roster.machines())
+        return found.reason if found.never else ""

@@ -5,15 +5,21 @@ from __future__ import annotations
 import msgspec
 
 FAILED_STARTS = 3  # in a row make a deployment degraded
-COOLDOWN = 60.0  # seconds without a new start after that
+COOLDOWN = 60.0  # seconds without a new start after that; doubles with each further one that fails
+LONGEST_COOLDOWN = 900.0
 
 
 class Trouble(msgspec.Struct, frozen=True):
-    """`failures` starts have failed in a row; no other before `until`. None failed: there is no room."""
+    """`failures` starts have failed in a row; no other before `until`. None failed: there is no room.
+
+    `tail` is what the last one left to read: its traceback, or the end of its log. `never`: there will be no room.
+    """
 
     reason: str
     failures: int = 0
     until: float = 0.0
+    tail: str = ""
+    never: bool = False
 
 
 class Troubles:
@@ -22,20 +28,21 @@ class Troubles:
     def __init__(self) -> None:
         self._by_deployment: dict[str, Trouble] = {}
 
-    def start_failed(self, deployment_id: str, reason: str, now: float) -> None:
+    def start_failed(self, deployment_id: str, reason: str, now: float, tail: str = "") -> None:
         before = self._by_deployment.get(deployment_id)
         failures = (before.failures if before else 0) + 1
-        until = now + COOLDOWN if failures >= FAILED_STARTS else 0.0
-        self._by_deployment[deployment_id] = Trouble(reason, failures, until)
+        rest = min(COOLDOWN * 2.0 ** min(failures - FAILED_STARTS, 60), LONGEST_COOLDOWN)
+        until = now + rest if failures >= FAILED_STARTS else 0.0
+        self._by_deployment[deployment_id] = Trouble(reason, failures, until, tail)
 
-    def works(self, deployment_id: str) -> None:
-        """A child could load the handler: whatever kept containers from starting is over."""
+    def forget(self, deployment_id: str) -> None:
+        """A child could load the handler, or somebody started the deployment anew: it may try again."""
         self._by_deployment.pop(deployment_id, None)
 
-    def no_room(self, deployment_id: str, reason: str) -> None:
+    def no_room(self, deployment_id: str, reason: str, *, never: bool = False) -> None:
         before = self._by_deployment.get(deployment_id)
         if before is None or not before.failures:
-            self._by_deployment[deployment_id] = Trouble(reason)
+            self._by_deployment[deployment_id] = Trouble(reason, never=never)
 
     def room(self, deployment_id: str) -> None:
         """There is room again, or none is needed. Failed starts are forgotten only when one succeeds."""
@@ -47,6 +54,10 @@ class Troubles:
         """Whether the deployment has to rest from failed starts."""
         trouble = self._by_deployment.get(deployment_id)
         return trouble is not None and now < trouble.until
+
+    def of(self, deployment_id: str) -> Trouble | None:
+        """What is known to be wrong; may be asked from any thread."""
+        return self._by_deployment.get(deployment_id)
 
     def why(self, deployment_id: str, now: float) -> str:
         """In one line; "" without trouble."""

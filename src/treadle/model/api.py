@@ -92,6 +92,7 @@ class Deployed(msgspec.Struct, frozen=True):
     source_id: str
     authorized: bool
     created: bool  # False: an equal draft existed
+    warning: str = ""  # why no container of it can run here
 
 
 class OutputView(msgspec.Struct, frozen=True):
@@ -188,6 +189,48 @@ class TaskView(msgspec.Struct, frozen=True):
     external_workspace: None
     stub: StubView
     app: AppView
+
+
+class WhyView(msgspec.Struct, frozen=True):
+    """GET /v2/task/{id}/why. `log_tail` is what the last container that failed to start left to read."""
+
+    task_id: str
+    status: str
+    why: str
+    deployment: DeploymentRef
+    log_tail: str
+
+
+class DeploymentView(msgspec.Struct, frozen=True):
+    """A deployment as Beam shows it, and how it does. `state`: active, stopped, degraded, waiting, unschedulable."""
+
+    id: str
+    external_id: str
+    name: str
+    active: bool
+    subdomain: str
+    stub_type: str
+    version: int
+    created_at: str
+    updated_at: str
+    deleted_at: str | None
+    stub_id: str
+    app_id: str
+    workspace_id: str
+    invoke_url: str
+    state: str
+    why: str
+    log_tail: str
+    containers: int
+    waiting: int
+    running: int
+    workspace: WorkspaceView
+    stub: StubView
+    app: AppView
+
+
+class DeploymentPage(msgspec.Struct, frozen=True):
+    data: list[DeploymentView]
 
 
 class ResultView(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ RELAY = "TREADLE_RELAY"  # variable: HOST:PORT to dial in place of the server's,
 class ContainerStatus(StrEnum):
     STARTING = "STARTING"  # wanted; its runner has not called yet
     RUNNING = "RUNNING"  # its runner is or was connected
-    STOPPING = "STOPPING"  # gets no more work
+    STOPPING = "STOPPING"  # gets no more work, and ends
     STOPPED = "STOPPED"
 
 
@@ -40,6 +40,8 @@ class Container(msgspec.Struct, frozen=True):
     limits: str = ""  # what holds its memory: cgroup2, cgroup1, watchdog
     for_task: str = ""  # the waiting task that caused its start: what it printed meanwhile is in that task's log
     isolation: Isolation = Isolation.PROCESS  # as its runner has entered it
+    gpus: tuple[str, ...] = ()  # UUIDs of the devices that are its alone until it has STOPPED
+    stop_by: float | None = None  # told to stop by then: what it does not finish is not its tasks' fault
 
 
 class Role(StrEnum):

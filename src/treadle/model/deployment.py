@@ -120,6 +120,12 @@ class Deployment(msgspec.Struct, frozen=True):
     active: bool
     created_at: float
     updated_at: float
+    deleted_at: float | None = None  # gone for users; kept for the tasks that name it
+
+    @property
+    def title(self) -> str:
+        """How people are told of it: name and version, or the handler of a draft."""
+        return f"{self.name} v{self.version}" if self.name else f"{self.config.handler} (draft)"
 
     @property
     def stub_type(self) -> str:
@@ -233,7 +239,7 @@ def check_config(config: QueueConfig) -> QueueConfig:
         raise bad("handler", config.handler, '"module:function"')
     parse_cpu(config.cpu / 1000)
     parse_memory(config.memory)
-    _between("gpu_count", config.gpu_count, 0, 64)
+    _check_gpus(config)
     _between("timeout", config.timeout, 0, MAX_TIMEOUT)
     _between("retries", config.retries, 0, MAX_RETRIES)
     _between("retry_delay", config.retry_delay, 0, 86400)
@@ -256,6 +262,13 @@ def check_config(config: QueueConfig) -> QueueConfig:
     check_mounts(config.volumes)
     check_image(config.image)
     return config
+
+
+def _check_gpus(config: QueueConfig) -> None:
+    for name in config.gpus:
+        if len(name) > 64 or not re.search(r"[A-Za-z0-9]", name):
+            raise bad("gpu", name, 'the name of a GPU such as "A10G" or "any", at most 64 characters')
+    _between("gpu_count", config.gpu_count, int(bool(config.gpus)), 64 if config.gpus else 0)
 
 
 def spec_digest(spec: ImageSpec) -> str:

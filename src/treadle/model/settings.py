@@ -18,6 +18,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 1994
 CONFIG_FILE = "config.toml"
 CREDENTIALS_FILE = "credentials.toml"
+GRACE_FILE = "grace"  # written by `treadle down --grace`, read by the server that it stops
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ class FailureKind(StrEnum):
     SIGNAL = "signal"  # killed by a signal that is not an out-of-memory kill
     EXIT = "exit"  # the process ended itself
     LOST = "lost"  # runner, agent or machine is gone
+    INTERRUPTED = "interrupted"  # its container was told to stop and the grace was over: not the task's fault
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     EXPIRED = "expired"

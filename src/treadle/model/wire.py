@@ -51,6 +51,13 @@ class Raised(msgspec.Struct, frozen=True):
     oom: Died | None = None
 
 
+class Gpu(msgspec.Struct, frozen=True):
+    """A device of a machine: its UUID and its name, both as the driver tells them."""
+
+    uuid: str
+    name: str
+
+
 # runner -> server
 
 
@@ -175,6 +182,7 @@ class ContainerSpec(msgspec.Struct, frozen=True):
     stub_type: str = "taskqueue"
     secrets: dict[str, str] = {}  # values by name, for one that is to be started; never to be written down
     mounts: list[Mount] = []  # volumes, as declared
+    gpus: tuple[str, ...] = ()  # UUIDs of the devices it gets
 
 
 class Wanted(msgspec.Struct, frozen=True, tag="wanted"):
@@ -215,7 +223,7 @@ class AgentHello(msgspec.Struct, frozen=True, tag="agent_hello"):
     hostname: str
     cpu: int  # millicores
     memory: int  # MiB
-    gpus: list[str]
+    gpus: list[Gpu]
     limits: str  # cgroup2, cgroup1 or watchdog
     running: list[str]
     protocol: int = PROTOCOL
@@ -224,11 +232,12 @@ class AgentHello(msgspec.Struct, frozen=True, tag="agent_hello"):
 
 
 class Exited(msgspec.Struct, frozen=True, tag="exited"):
-    """A container's processes are all gone, or it could not be started (`failed`)."""
+    """A container's processes are all gone, or it could not be started (`failed`). `tail`: the end of its log."""
 
     container_id: str
     reason: str
     failed: bool = False
+    tail: str = ""
 
 
 class BuildLog(msgspec.Struct, frozen=True, tag="build_log"):
@@ -304,6 +313,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     oom_file: str = ""
     peak_file: str = ""
     limit: int = 0  # bytes
+    gpus: tuple[str, ...] = ()  # UUIDs of the devices it may see
     orphan_grace: float = ORPHAN_GRACE_SECONDS
     sandbox: Sandbox = Sandbox()
 

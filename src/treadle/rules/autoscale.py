@@ -8,15 +8,8 @@ from math import ceil
 from treadle.model.deployment import Autoscaler
 
 
-def wanted(unfinished: int, scale: Autoscaler, *, standing: bool, active: bool = True) -> int:
-    """min(ceil(unfinished / tasks_per_container), max_containers), at least min_containers; 0 when inactive.
-
-    `min_containers` counts for a `standing` deployment only, the newest version of a name: nobody would ever stop
-    the containers of a draft or of a version that was replaced.
-    """
-    if not active:
-        return 0
-    least = scale.min_containers if standing else 0
+def wanted(unfinished: int, scale: Autoscaler, *, least: int) -> int:
+    """min(ceil(unfinished / tasks_per_container), max_containers), and `least` at any rate."""
     return max(min(ceil(unfinished / scale.tasks_per_container), scale.max_containers), least)
 
 

@@ -6,7 +6,7 @@ import signal
 
 from treadle.model.deployment import more_memory
 from treadle.model.task import Failure, FailureKind
-from treadle.model.wire import Died, Raised
+from treadle.model.wire import Died, Finished, Raised
 
 MIB = 1024 * 1024
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
@@ -47,6 +47,18 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
+def of_report(finished: Finished, timeout: int, memory: int) -> tuple[Failure, bool]:
+    """The failure that a runner's report stands for, and whether `retry_for` lets it be tried again.
+
+    `timeout` (seconds) and `memory` (MiB) are the deployment's.
+    """
+    if finished.raised is not None:
+        return of_exception(finished.raised), finished.raised.retryable
+    if finished.died is not None:
+        return of_death(finished.died, memory), True
+    return of_timeout(timeout), True
+
+
 def of_exception(raised: Raised) -> Failure:
     """A failure told by user code itself."""
     kind = FailureKind.RESULT if raised.not_json else FailureKind.EXCEPTION
@@ -66,7 +78,13 @@ def of_loss(reason: str) -> Failure:
     return Failure(FailureKind.LOST, f"lost: {reason}")
 
 
+def of_interruption(reason: str) -> Failure:
+    """What was cut off when its container was told to stop."""
+    return Failure(FailureKind.INTERRUPTED, f"interrupted: {reason}")
+
+
 CANCELLED = Failure(FailureKind.CANCELLED, "cancelled on request")
+DELETED = Failure(FailureKind.CANCELLED, "cancelled: its deployment was deleted")
 
 
 def of_expiry(ttl: int) -> Failure:

@@ -107,12 +107,26 @@ def _return(task: Task, now: float) -> Change:
 
 
 def after_failure(
-    task: Task, failure: Failure, config: QueueConfig, now: float, chance: float, *, retryable: bool = True
+    task: Task,
+    failure: Failure,
+    config: QueueConfig,
+    now: float,
+    chance: float,
+    *,
+    retryable: bool = True,
+    excused: int = 0,
 ) -> Change | None:
-    """The change a failed attempt makes: RETRY at a later time while retries are left, else FAILED or TIMEOUT."""
+    """The change a failed attempt makes: RETRY at a later time while retries are left, else FAILED or TIMEOUT.
+
+    `excused` of the task's attempts were interrupted and do not count; one that is interrupted now is followed by
+    another at once, unless the queue never runs anything twice (`retries=0`).
+    """
     if failure.kind is FailureKind.TIMEOUT:
         return decide(task, Event.TIMEOUT, now, failure=failure)
-    if retry.allowed(failure.kind, task.attempts, config.retries, retryable=retryable):
-        due = now + retry.delay(task.attempts, config, chance)
+    if failure.kind is FailureKind.INTERRUPTED and config.retries:
+        return decide(task, Event.RETRY, now, failure=failure, due=now)
+    counted = task.attempts - excused
+    if retry.allowed(failure.kind, counted, config.retries, retryable=retryable):
+        due = now + retry.delay(counted, config, chance)
         return decide(task, Event.RETRY, now, failure=failure, due=due)
     return decide(task, Event.FAIL, now, failure=failure)

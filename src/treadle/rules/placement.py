@@ -1,13 +1,16 @@
-"""Which machine a container goes to: a pure function of what it asks and what the agents have."""
+"""Which machine a container goes to, and which GPUs it gets: a pure function of what it asks and what is free."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from treadle.model.container import Isolation
 from treadle.model.deployment import QueueConfig
+from treadle.model.wire import Gpu
+from treadle.rules.gpus import matches, pick
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -16,16 +19,26 @@ class Capacity(msgspec.Struct, frozen=True):
     agent_id: str
     cpu: int  # millicores
     memory: int  # MiB
-    gpus: tuple[str, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
     used_memory: int = 0
     isolation: Isolation = Isolation.PROCESS
     no_higher: str = ""  # why its isolation is not higher
+    used_gpus: frozenset[str] = frozenset()  # UUIDs
+
+    @property
+    def free_memory(self) -> int:
+        return self.memory - self.used_memory
+
+    @property
+    def free_gpus(self) -> list[Gpu]:
+        return [gpu for gpu in self.gpus if gpu.uuid not in self.used_gpus]
 
 
 class Place(msgspec.Struct, frozen=True):
-    """`agent_id`, or "" and the reason why there is no place (`never`: not even on an idle cluster)."""
+    """`agent_id` and the devices there, or "" and the reason why not (`never`: not even on an idle cluster)."""
 
     agent_id: str = ""
+    gpus: tuple[str, ...] = ()
     reason: str = ""
     never: bool = False
 
@@ -33,25 +46,31 @@ class Place(msgspec.Struct, frozen=True):
 def place(config: QueueConfig, agents: Iterable[Capacity]) -> Place:
     """The agent with the most free memory that can take one more container of this definition.
 
-    Memory is a hard limit and is handed out once; cpu is a share, so a busy machine still takes a container, but one
-    that asks for more cores than the machine has is refused.
+    Memory and GPUs are handed out once; cpu is a share, so a busy machine still takes a container, but one that asks
+    for more cores than the machine has is refused. Of several GPU names the first that is free anywhere wins.
     """
     everyone = list(agents)
     if not everyone:
         return Place(reason="no agent is connected")
-    if config.gpus:
+    holders = [a for a in everyone if any(_devices(config, kind, a.gpus) is not None for kind in _kinds(config))]
+    if not holders:
         return Place(reason=_no_gpu(config, everyone), never=True)
-    shut = [a for a in everyone if a.isolation >= needed_isolation(config)]
+    shut = [a for a in holders if a.isolation >= needed_isolation(config)]
     if not shut:
-        return Place(reason=_too_open(config, everyone), never=True)
+        return Place(reason=_too_open(config, holders), never=True)
     able = [a for a in shut if a.cpu >= config.cpu and a.memory >= config.memory]
     if not able:
         return Place(reason=_too_big(config, shut), never=True)
-    free = [a for a in able if a.memory - a.used_memory >= config.memory]
-    if not free:
-        most = max(a.memory - a.used_memory for a in able)
-        return Place(reason=f"waits for memory: asks {config.memory} MiB, {most} MiB are free now")
-    return Place(max(free, key=lambda a: (a.memory - a.used_memory, a.agent_id)).agent_id)
+    for kind in _kinds(config):
+        fits = [
+            (a.free_memory, a.agent_id, gpus)
+            for a in able
+            if a.free_memory >= config.memory and (gpus := _devices(config, kind, a.free_gpus)) is not None
+        ]
+        if fits:
+            _, agent_id, gpus = max(fits)
+            return Place(agent_id, gpus)
+    return Place(reason=_busy(config, able))
 
 
 def needed_isolation(config: QueueConfig) -> Isolation:
@@ -74,19 +93,44 @@ def _too_open(config: QueueConfig, agents: list[Capacity]) -> str:
     )
 
 
-def _no_gpu(config: QueueConfig, agents: list[Capacity]) -> str:
-    have = sorted({gpu for agent in agents for gpu in agent.gpus})
-    asked = " or ".join(config.gpus)
-    return (
-        f"unschedulable: gpu={asked} x{config.gpu_count}; this cluster has: {', '.join(have) or 'none'}"
-        if not have
-        else f"unschedulable: gpu={asked} x{config.gpu_count}; GPUs are not handed out by this version"
-    )
+def _kinds(config: QueueConfig) -> tuple[str, ...]:
+    return config.gpus or ("",)
 
 
-def _too_big(config: QueueConfig, agents: list[Capacity]) -> str:
+def _devices(config: QueueConfig, kind: str, gpus: Sequence[Gpu]) -> tuple[str, ...] | None:
+    """Devices for a container, none for one that asks for none; None when there are too few."""
+    return (pick(kind, config.gpu_count, gpus) or None) if kind else ()
+
+
+def asked_gpu(config: QueueConfig) -> str:
+    """How a definition asks for GPUs, in a few words."""
+    return f"gpu={' or '.join(config.gpus)} x{config.gpu_count}"
+
+
+def _no_gpu(config: QueueConfig, agents: Sequence[Capacity]) -> str:
+    machines = [Counter(gpu.name for gpu in agent.gpus) for agent in agents if agent.gpus]
+    have = [", ".join(f"{name} x{count}" for name, count in sorted(machine.items())) for machine in machines]
+    apart = " on one machine, " if len(have) > 1 else ""
+    return f"unschedulable: {asked_gpu(config)}; this cluster has: {apart.join(have) + apart.rstrip(', ') or 'none'}"
+
+
+def _too_big(config: QueueConfig, agents: Sequence[Capacity]) -> str:
     cpu, memory = max(a.cpu for a in agents), max(a.memory for a in agents)
+    what = f"machine with {asked_gpu(config)}" if config.gpus else "machine"
     return (
         f"unschedulable: asks cpu={config.cpu / 1000:g} memory={config.memory} MiB; "
-        f"the largest machine has cpu={cpu / 1000:g} memory={memory} MiB"
+        f"the largest {what} has cpu={cpu / 1000:g} memory={memory} MiB"
     )
+
+
+def _busy(config: QueueConfig, able: Sequence[Capacity]) -> str:
+    most = max(a.free_memory for a in able)
+    memory = f"waits for memory: asks {config.memory} MiB, {most} MiB are free now"
+    if not config.gpus:
+        return memory
+    fitting = [(a, [g for g in a.gpus if any(matches(kind, g.name) for kind in config.gpus)]) for a in able]
+    total = sum(len(gpus) for _, gpus in fitting)
+    free = sum(gpu.uuid not in a.used_gpus for a, gpus in fitting for gpu in gpus)
+    if free >= config.gpu_count and most < config.memory:
+        return memory
+    return f"waits for {asked_gpu(config)}: {free} of {total} {'is' if free == 1 else 'are'} free now"

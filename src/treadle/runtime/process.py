@@ -262,6 +262,7 @@ def environment(spec: StartSpec, home: Path) -> dict[str, str]:
         "STUB_TYPE": run.stub_type,
         "HANDLER": config.handler,
         "WORKERS": str(config.workers),
+        "CUDA_VISIBLE_DEVICES": ",".join(run.gpus),  # empty: CUDA sees none
         "KEEP_WARM_SECONDS": str(config.keep_warm_seconds),
         "CALLBACK_URL": config.callback_url or "",
         "TIMEOUT": str(config.timeout),

@@ -34,7 +34,10 @@ def prepare(config: QueueConfig, settings: Settings, console: Console, *, root: 
     image_id = build_image(client, config.image, console)
     source_id = sync_source(client, root, console, exclude=[settings.data, *_mounted(config, root)])
     request = DeployRequest(name=name, config=config, source_id=source_id, image_id=image_id)
-    return Prepared(client, settings, client.deploy(request))
+    deployed = client.deploy(request)
+    if deployed.warning:
+        console.warn(f"No container of this can run here: {deployed.warning}")
+    return Prepared(client, settings, deployed)
 
 
 def build_image(client: Client, spec: ImageSpec, console: Console) -> str:

@@ -105,6 +105,19 @@ class TaskQueue(Generic[P, R]):
         console.step(f"Enqueued {len(handles)} tasks")
         return handles
 
+    def warmup(self) -> None:
+        """Have a container ready for `keep_warm_seconds`, so that the next `put` finds it; nothing while imported.
+
+        Raises:
+            TreadleError: no container can be started now; the message says why.
+        """
+        if environment.called_on_import():
+            return
+        from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
+
+        draft = self._drafted(Console())
+        draft.client.warm_up(f"id/{draft.deployed.deployment_id}")
+
     def deploy(self, name: str | None = None) -> Deployed:
         """Make a new version under this name (or the decorator's).
 

@@ -10,7 +10,7 @@ import time
 from typing import Any, TypeVar
 
 import msgspec
-from litestar import Controller, Request, get, head, post, put
+from litestar import Request, get, head, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
@@ -25,6 +25,7 @@ from treadle.model.errors import Forbidden, InvalidInput, NotFound, TooLarge
 from treadle.model.ids import uuid7
 from treadle.server.auth import Caller
 from treadle.server.house import House
+from treadle.server.switches import Switches
 from treadle.server.views import workspace_view
 
 MAX_SOURCE = 1024 * 1024 * 1024  # bytes
@@ -33,8 +34,8 @@ AnyRequest = Request[Any, Any, Any]
 T = TypeVar("T")
 
 
-class Deployments(Controller):
-    tags = ("deployments",)
+class Deployments(Switches):
+    """Those that make a deployment, and those that switch one, as one controller: they share a path."""
 
     @head("/v2/sources/{source_id:str}")
     async def known(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> None:
@@ -156,21 +157,16 @@ def _lender(house: House, caller: Caller) -> QueueConfig | None:
 
 
 def _deployed(house: House, deployment: Deployment, *, created: bool) -> Deployed:
-    if not deployment.config.authorized:
-        path = f"public/{deployment.id}"
-    elif deployment.name:
-        path = f"{deployment.name}/v{deployment.version}"
-    else:
-        path = f"id/{deployment.id}"
     return Deployed(
         deployment_id=deployment.id,
         deployment_name=deployment.name,
         stub_id=deployment.id,
         version=deployment.version,
-        invoke_url=f"{house.base}/taskqueue/{path}",
+        invoke_url=house.views.invoke_url(deployment),
         workspace_id=house.lookup.workspace(deployment.workspace_id).external_id,
         image_id=deployment.image_id,
         source_id=deployment.source_id,
         authorized=deployment.config.authorized,
         created=created,
+        warning=house.bridge.engine.scaler.unschedulable(deployment),
     )

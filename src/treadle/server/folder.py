@@ -17,7 +17,7 @@ from treadle.engine.signing import new_signing_key
 from treadle.model.container import Role, Token, Workspace
 from treadle.model.errors import Conflict
 from treadle.model.ids import uuid7
-from treadle.model.settings import CREDENTIALS_FILE, Settings
+from treadle.model.settings import CREDENTIALS_FILE, GRACE_FILE, Settings
 
 SERVER_FILE = "server.json"
 LOCK_FILE = "lock"
@@ -47,6 +47,16 @@ class Lock:
         """Say where and who we are, for `treadle down`."""
         started = psutil.Process().create_time()
         _write(self._data / SERVER_FILE, json.dumps({"pid": os.getpid(), "url": url, "started": started}), 0o644)
+
+    def grace(self) -> float | None:
+        """The time that whoever stops us gives running tasks; None when that was not said. It is told once."""
+        path = self._data / GRACE_FILE
+        try:
+            return max(float(path.read_text()), 0.0)
+        except (OSError, ValueError):
+            return None
+        finally:
+            path.unlink(missing_ok=True)
 
     def release(self) -> None:
         (self._data / SERVER_FILE).unlink(missing_ok=True)

@@ -23,11 +23,15 @@ from treadle.server.lookup import Lookup
 
 PREFIX = "/taskqueue/"
 BATCH = "/batch"
+WARMUP = "/warmup"
 _encode = msgspec.json.Encoder().encode
 
 
 class Enqueue:
-    """POST /taskqueue/{name}[/latest|/v{n}], /taskqueue/id/{id} and /taskqueue/public/{id}; each also with /batch."""
+    """POST /taskqueue/{name}[/latest|/v{n}], /taskqueue/id/{id} and /taskqueue/public/{id}.
+
+    Each also with /batch, and all but the last with /warmup.
+    """
 
     def __init__(
         self, bridge: Bridge, doors: Doors, lookup: Lookup, max_body: int, *, draining: Callable[[], bool]
@@ -48,10 +52,11 @@ class Enqueue:
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['method']} is not for queues.", "POST a JSON object.")
         path = scope["path"][len(PREFIX) :].rstrip("/")
+        if path.endswith(WARMUP):
+            return await self._warm(path.removesuffix(WARMUP), scope)
         batch = path.endswith(BATCH)
         deployment = self._target(path.removesuffix(BATCH), scope)
-        if self._draining():
-            raise Unavailable("The server is shutting down.", "Try again when it is back.")
+        self._check_open()
         body = await read_body(scope, receive, self._max_body)
         queue = self._bridge.engine.queue
         if batch:
@@ -59,6 +64,19 @@ class Enqueue:
             return _encode(AcceptedMany(await self._bridge.ask(queue.submit_many, many)))
         [one] = _submits(deployment, [payload(body, scope["query_string"].decode("latin-1"))])
         return _encode(Accepted(await self._bridge.ask(queue.submit, one)))
+
+    async def _warm(self, path: str, scope: Scope) -> bytes:
+        """Start a container without a task. The answer has no body."""
+        if path.startswith("public/"):
+            raise NotFound("Public queues are not warmed up.", "Use /taskqueue/id/ID/warmup with a token.")
+        deployment = self._target(path, scope)
+        self._check_open()
+        await self._bridge.ask(self._bridge.engine.scaler.warm, deployment)
+        return b""
+
+    def _check_open(self) -> None:
+        if self._draining():
+            raise Unavailable("The server is shutting down.", "Try again when it is back.")
 
     def _target(self, path: str, scope: Scope) -> Deployment:
         parts = [unquote(part) for part in path.split("/")]
@@ -76,6 +94,8 @@ class Enqueue:
 
     def _public(self, deployment_id: str) -> Deployment:
         deployment = self._lookup.by_id(deployment_id)
+        if deployment.deleted_at is not None:
+            raise NotFound(f"No deployment has the id {deployment_id[:64]!r}.", "`treadle deploy` prints it.")
         if deployment.config.authorized:
             raise InvalidInput("invalid stub id: this queue is not public.", "Declare it with authorized=False.")
         return deployment

@@ -153,7 +153,7 @@ class Links:
                 case LoadFailed(reason, traceback):
                     told = {"exception": traceback.rstrip()} if traceback else {}  # printed as lines, like our own
                     log.warning("handler could not be loaded", container=container_id, reason=reason, **told)
-                    gone = Gone(container_id, f"could not load the handler: {reason}", failed=True)
+                    gone = Gone(container_id, f"could not load the handler: {reason}", failed=True, tail=traceback)
                     tell(engine.fleet.load_failed, gone, socket.fail)
                 case Hello():
                     raise Forbidden("Hello comes once.")
@@ -202,8 +202,8 @@ class Links:
     def _from_agent(self, socket: Socket, messages: list[AgentToServer]) -> None:
         for message in messages:
             match message:
-                case Exited(container_id, reason, failed):
-                    gone = Gone(container_id, reason, failed)
+                case Exited(container_id, reason, failed, tail):
+                    gone = Gone(container_id, reason, failed, tail)
                     self._bridge.tell(self._bridge.engine.fleet.gone, gone, socket.fail)
                 case BuildLog() | Built():
                     self._builds.event(message)

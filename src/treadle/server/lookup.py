@@ -14,7 +14,7 @@ UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Lookup:
-    """Only this server writes deployments, so `forget` after a deploy is all that keeps this true."""
+    """Only this server writes deployments, so `forget` and `changed` after each write keep this true."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -26,8 +26,14 @@ class Lookup:
         """A new version of this name exists."""
         self._named.pop((workspace_id, name, "latest"), None)
 
+    def changed(self, deployment: Deployment) -> None:
+        """It was switched, or deleted."""
+        self._by_id.pop(deployment.id, None)
+        for key in [key for key in self._named if key[:2] == (deployment.workspace_id, deployment.name)]:
+            del self._named[key]
+
     def by_id(self, deployment_id: str) -> Deployment:
-        """Raises NotFound."""
+        """Also one that was deleted. Raises NotFound."""
         found = self._by_id.get(deployment_id) or self._reader.deployment(deployment_id)
         if found is None:
             raise NotFound(f"No deployment has the id {deployment_id[:64]!r}.", "`treadle deploy` prints it.")
@@ -35,9 +41,9 @@ class Lookup:
         return found
 
     def in_workspace(self, workspace_id: int, deployment_id: str) -> Deployment:
-        """Raises NotFound, also for a deployment of another workspace."""
+        """Raises NotFound, also for a deployment of another workspace, and for one that was deleted."""
         found = self.by_id(deployment_id)
-        if found.workspace_id != workspace_id:
+        if found.workspace_id != workspace_id or found.deleted_at is not None:
             raise NotFound(f"No deployment has the id {deployment_id[:64]!r}.", "`treadle deploy` prints it.")
         return found
 

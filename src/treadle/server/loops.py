@@ -57,10 +57,10 @@ async def wake_delayed(bridge: Bridge) -> None:
 async def look_after(bridge: Bridge) -> None:
     """Expire what waited too long, end what lost its lease, size the fleet."""
     bridge.scale()
-    queue, fleet = bridge.engine.queue, bridge.engine.fleet
-    await asyncio.gather(  # asked in one turn of the loop, so run in one transaction
-        bridge.ask(queue.reap, None), bridge.ask(fleet.sweep, None), bridge.ask(queue.recall, None)
-    )
+    engine = bridge.engine
+    duties = (engine.queue.reap, engine.fleet.sweep, engine.queue.recall, engine.switch.clear)
+    # asked in one turn of the loop, so run in one transaction
+    await asyncio.gather(*(bridge.ask(duty, None) for duty in duties))
 
 
 async def prune(bridge: Bridge, blob: Blob, keep: Keep) -> None:

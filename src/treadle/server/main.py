@@ -63,6 +63,7 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
     async with AsyncExitStack() as stack:
         lock = folder.Lock(settings.data)
         stack.callback(lock.release)
+        lock.grace()  # what an earlier server was to read
         listener, base = _listen(settings)
         store = open_store(settings.data)
         stack.callback(store.close)
@@ -83,7 +84,8 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         on_ready(base)
         await _first(signals, agent)
         stop.set()
-        await _drain(bridge, settings.grace, signals)
+        grace = lock.grace()
+        await _drain(bridge, settings.grace if grace is None else grace, signals)
         kill.set()
         await asyncio.wait([agent], timeout=KILL_SECONDS)
 
@@ -273,3 +275,4 @@ async def _drain(bridge: Bridge, grace: float, signals: asyncio.Queue[int]) -> N
         log.warning("tasks were still running after the grace; they will be retried", containers=len(live))
     finally:
         hurry.cancel()
+    await bridge.ask(bridge.engine.fleet.drain, Drain(0.0))  # whatever is killed from here on was interrupted by us

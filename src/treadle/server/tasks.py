@@ -17,7 +17,7 @@ from litestar.response import Stream
 
 from treadle.engine.face import Reader
 from treadle.engine.queue import CancelTasks
-from treadle.model.api import Cancelled, CancelRequest, LogPage, TaskPage, TaskView
+from treadle.model.api import Cancelled, CancelRequest, LogPage, TaskPage, TaskView, WhyView
 from treadle.model.container import Role
 from treadle.model.errors import InvalidInput, NotFound
 from treadle.model.task import FINAL, Task, TaskFilter, TaskStatus
@@ -58,6 +58,12 @@ class Tasks(Controller):
             await until_final(house.bridge, house.reader, task_id, wait)
             task = find(house.reader, caller.workspace_id, task_id)
         return house.views.task(task, time.time())
+
+    @get("/v2/task/{task_id:str}/why")
+    async def why(self, request: AnyRequest, house: NamedDependency[House], task_id: FromPath[str]) -> WhyView:
+        """What a task waits for, in one line; or what has become of it."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ, container=True)
+        return house.views.why(find(house.reader, caller.workspace_id, task_id), time.time())
 
     @get("/v2/task/{task_id:str}/logs")
     async def log(

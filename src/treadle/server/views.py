@@ -14,16 +14,18 @@ from treadle.model.api import (
     AttemptView,
     ContainerView,
     DeploymentRef,
+    DeploymentView,
     OutputView,
     Stats,
     StubView,
     TaskView,
+    WhyView,
     WorkspaceView,
 )
 from treadle.model.container import Container, Workspace
 from treadle.model.deployment import Deployment, QueueConfig
 from treadle.model.ids import iso
-from treadle.model.task import FINAL, WAITING, Attempt, Output, Task
+from treadle.model.task import WAITING, Attempt, Output, Task, TaskStatus
 from treadle.server.lookup import Lookup, is_draft
 
 OUTPUT_SECONDS = 3600
@@ -85,12 +87,77 @@ class Views:
         signature = sign_output_url(workspace.url_key, output_id, expires)
         return f"{self._base}/output/id/{output_id}?expires={expires}&signature={signature}"
 
+    def why(self, task: Task, now: float) -> WhyView:
+        """What a task waits for, or else what has become of it."""
+        trouble = self._engine.troubles.of(task.deployment_id) if task.status in WAITING else None
+        return WhyView(
+            task_id=task.id,
+            status=task.status.value,
+            why=self._why(task, now) or _what_became(task),
+            deployment=deployment_ref(self._lookup.by_id(task.deployment_id)),
+            log_tail=trouble.tail if trouble else "",
+        )
+
+    def deployment(self, deployment: Deployment, now: float) -> DeploymentView:
+        """A deployment and how it does."""
+        workspace = self._lookup.workspace(deployment.workspace_id)
+        counts, trouble = self._engine.hints.counts, self._engine.troubles.of(deployment.id)
+        state, why = self._state(deployment, now)
+        app = app_view(deployment, workspace)
+        return DeploymentView(
+            id=deployment.id,
+            external_id=deployment.id,
+            name=deployment.name,
+            active=deployment.active,
+            subdomain="",
+            stub_type=deployment.stub_type,
+            version=deployment.version,
+            created_at=iso(deployment.created_at),
+            updated_at=iso(deployment.updated_at),
+            deleted_at=maybe_iso(deployment.deleted_at),
+            stub_id=deployment.id,
+            app_id=app.id,
+            workspace_id=workspace.external_id,
+            invoke_url=self.invoke_url(deployment),
+            state=state,
+            why=why,
+            log_tail=trouble.tail if trouble else "",
+            containers=len(self._engine.roster.of(deployment.id)),
+            waiting=counts.waiting.get(deployment.id, 0),
+            running=counts.running.get(deployment.id, 0),
+            workspace=workspace_view(workspace),
+            stub=stub_view(deployment),
+            app=app,
+        )
+
+    def _state(self, deployment: Deployment, now: float) -> tuple[str, str]:
+        troubles = self._engine.troubles
+        if not deployment.active:
+            return "stopped", ""
+        if troubles.degraded(deployment.id, now):
+            return "degraded", troubles.why(deployment.id, now)
+        never = self._engine.scaler.unschedulable(deployment)
+        if never:
+            return "unschedulable", never
+        why = troubles.why(deployment.id, now)
+        return ("waiting" if why else "active"), why
+
+    def invoke_url(self, deployment: Deployment) -> str:
+        """Where tasks are submitted to it."""
+        if not deployment.config.authorized:
+            path = f"public/{deployment.id}"
+        elif deployment.name:
+            path = f"{deployment.name}/v{deployment.version}"
+        else:
+            path = f"id/{deployment.id}"
+        return f"{self._base}/taskqueue/{path}"
+
     def _stats(self, deployment_id: str) -> Stats:
         depth = self._engine.hints.counts.unfinished(deployment_id)
         return Stats(active_containers=len(self._engine.roster.of(deployment_id)), queue_depth=depth)
 
     def _why(self, task: Task, now: float) -> str:
-        if task.status in FINAL or task.status not in WAITING:
+        if task.status not in WAITING:
             return ""
         if task.due > now:
             return f"next attempt in {task.due - now:.1f} s"
@@ -115,6 +182,12 @@ class Views:
             ended_at=maybe_iso(container.ended_at),
             running=[task.id for task in self._reader.running_in(container.id)],
         )
+def _what_became(task: Task) -> str:
+    if task.status is TaskStatus.RUNNING:
+        return f"attempt {task.attempts} runs in {task.container_id}"
+    if task.status is TaskStatus.COMPLETE:
+        return f"it is complete since {iso(task.ended_at or task.updated_at)}"
+    return task.failure.reason if task.failure else ""
 
 
 def deployment_ref(deployment: Deployment) -> DeploymentRef:

@@ -91,6 +91,9 @@ class SqliteReader:
             return self._one(rows.to_deployment, sql.DEPLOYMENT_LATEST, workspace_id, name)
         return self._one(rows.to_deployment, sql.DEPLOYMENT_VERSION, workspace_id, name, version)
 
+    def last_version(self, workspace_id: int, name: str) -> int:
+        return int(self._value(sql.LAST_VERSION, workspace_id, name))
+
     def draft(self, workspace_id: int, digest: str) -> Deployment | None:
         return self._one(rows.to_deployment, sql.DRAFT, workspace_id, digest)
 

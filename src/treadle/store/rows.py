@@ -21,6 +21,7 @@ _encode = msgspec.json.Encoder().encode
 _decode_failure = msgspec.json.Decoder(Failure).decode
 _decode_config = msgspec.json.Decoder(QueueConfig).decode
 _decode_spec = msgspec.json.Decoder(ImageSpec).decode
+_decode_gpus = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def failure_text(failure: Failure | None) -> str | None:
@@ -95,7 +96,7 @@ def first_delivery(task: Task, url: str) -> Row:
 def to_deployment(row: Row) -> Deployment:
     kind, config, active = DeploymentKind(row[2]), _decode_config(row[5]), bool(row[9])
     return Deployment(
-        row[0], row[1], kind, row[3], row[4], config, row[6], row[7], row[8], active, row[10], row[11]
+        row[0], row[1], kind, row[3], row[4], config, row[6], row[7], row[8], active, row[10], row[11], row[12]
     )  # fmt: skip
 
 
@@ -117,12 +118,13 @@ def to_container(row: Row) -> Container:
     status = ContainerStatus(row[4])
     return Container(
         row[0], row[1], row[2], row[3], status, row[5], row[6], row[7], row[8], row[9], row[10], row[11], row[12],
-        Isolation(row[13]),
+        Isolation(row[13]), _decode_gpus(row[14]), row[15],
     )  # fmt: skip
 
 
 def of_container(container: Container) -> Row:
-    return msgspec.structs.astuple(container)
+    row = msgspec.structs.astuple(container)
+    return (*row[:14], _encode(container.gpus).decode(), *row[15:])
 
 
 def to_chunk(row: Row) -> Chunk:

@@ -96,18 +96,21 @@ DUE_DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE status = 'PENDING' AND
 # deployments, images, sources
 
 _DEPLOYMENT = """id, workspace_id, kind, name, version, config, source_id, image_id, digest, active, created_at,
-    updated_at"""
+    updated_at, deleted_at"""
+_NAMED = "workspace_id = ? AND name <> '' AND deleted_at IS NULL"
 
-INSERT_DEPLOYMENT = f"INSERT INTO deployment ({_DEPLOYMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_DEPLOYMENT = f"INSERT INTO deployment ({_DEPLOYMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SWITCH_DEPLOYMENT = "UPDATE deployment SET active = ?, updated_at = ?, deleted_at = ? WHERE id = ?"
 DEPLOYMENT = f"SELECT {_DEPLOYMENT} FROM deployment WHERE id = ?"
-DEPLOYMENTS = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE workspace_id = ? AND name <> ''
+DEPLOYMENTS = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE {_NAMED}
     ORDER BY created_at DESC, version DESC, id DESC"""
-DEPLOYMENTS_NAMED = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE workspace_id = ? AND name <> '' AND name = ?
+DEPLOYMENTS_NAMED = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE {_NAMED} AND name = ?
     ORDER BY version DESC"""
 DEPLOYMENT_VERSION = f"""SELECT {_DEPLOYMENT} FROM deployment
-    WHERE workspace_id = ? AND name <> '' AND name = ? AND version = ?"""
-DEPLOYMENT_LATEST = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE workspace_id = ? AND name <> '' AND name = ?
+    WHERE {_NAMED} AND name = ? AND version = ?"""
+DEPLOYMENT_LATEST = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE {_NAMED} AND name = ?
     ORDER BY version DESC LIMIT 1"""
+LAST_VERSION = "SELECT COALESCE(MAX(version), 0) FROM deployment WHERE workspace_id = ? AND name <> '' AND name = ?"
 DRAFT = f"SELECT {_DEPLOYMENT} FROM deployment WHERE workspace_id = ? AND name = '' AND digest = ?"
 
 _IMAGE = "id, spec_digest, spec, python, lock, created_at"
@@ -128,15 +131,15 @@ HAS_SOURCE = "SELECT 1 FROM source WHERE workspace_id = ? AND id = ?"
 # containers
 
 _CONTAINER = """id, workspace_id, deployment_id, agent_id, status, token_hash, created_at, lease_until, started_at,
-    ended_at, reason, limits, for_task, isolation"""
+    ended_at, reason, limits, for_task, isolation, gpus, stop_by"""
 
 LAST_CONTAINER_SEQ = """SELECT MAX(COALESCE((SELECT MAX(seq) FROM container), 0),
     COALESCE((SELECT MAX(container_seq) FROM log), 0))"""
 INSERT_CONTAINER = f"""INSERT INTO container ({_CONTAINER}, seq)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 UPDATE_CONTAINER = """UPDATE container SET workspace_id = ?, deployment_id = ?, agent_id = ?, status = ?,
     token_hash = ?, created_at = ?, lease_until = ?, started_at = ?, ended_at = ?, reason = ?, limits = ?,
-    for_task = ?, isolation = ? WHERE id = ?"""
+    for_task = ?, isolation = ?, gpus = ?, stop_by = ? WHERE id = ?"""
 CONTAINER = f"SELECT {_CONTAINER} FROM container WHERE id = ?"
 CONTAINER_BY_TOKEN = f"SELECT {_CONTAINER} FROM container WHERE token_hash = ?"
 _OLD_CONTAINERS = "FROM container WHERE status = 'STOPPED' AND ended_at < ? ORDER BY created_at LIMIT ?"

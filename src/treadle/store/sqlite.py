@@ -171,6 +171,10 @@ class SqliteStore(SqliteReader):
     def insert_deployment(self, deployment: Deployment) -> None:
         self._write(sql.INSERT_DEPLOYMENT, [rows.of_deployment(deployment)])
 
+    def switch_deployment(self, deployment: Deployment) -> None:
+        row = (deployment.active, deployment.updated_at, deployment.deleted_at, deployment.id)
+        self._write(sql.SWITCH_DEPLOYMENT, [row])
+
     def put_image(self, image: Image) -> None:
         self._write(sql.PUT_IMAGE, [rows.of_image(image)])
 
