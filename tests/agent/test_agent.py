@@ -172,7 +172,8 @@ async def test_fake_gpus_are_offered(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TREADLE_FAKE_GPUS", "A10G, T4")
         async with world(tmp_path) as w:
-            assert (await w.server.next(AgentHello)).gpus == ["A10G", "T4"]
+            names = [gpu.name for gpu in (await w.server.next(AgentHello)).gpus]
+            assert names == ["A10G", "T4"]
 
 
 @async_test
@@ -196,7 +197,8 @@ async def test_the_end_of_a_runner_is_told_once_with_code_and_log_and_never_star
         spec = w.container("import sys\nprint('Traceback\\n  at a place\\nno such thing\\n\\n')\nsys.exit(3)\n")
         await w.server.send(Wanted([spec]))
         exited = await w.server.next(Exited)
-        assert exited == Exited(spec.container_id, "ended with exit code 3: no such thing")
+        tail = "Traceback\n  at a place\nno such thing"
+        assert exited == Exited(spec.container_id, "ended with exit code 3: no such thing", tail=tail)
         other = w.container()
         await w.server.send(Wanted([spec, other]))
         await until(lambda: w.pid(other))

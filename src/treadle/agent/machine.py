@@ -77,8 +77,10 @@ def gpus(environ: Mapping[str, str], log: FilteringBoundLogger) -> list[Gpu]:
 
     try:
         pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:  # no driver, as on most machines
+        return []
     except pynvml.NVMLError as error:
-        log.info("no GPUs", reason=str(error))
+        log.warning("GPUs cannot be used", reason=str(error))
         return []
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]

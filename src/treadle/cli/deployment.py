@@ -112,14 +112,14 @@ def _tell_why(console: Console, text: str, tail: str) -> None:
 
 
 def _stopped(view: DeploymentView) -> str:
-    waiting = f" {_tasks(view.waiting)} go on waiting." if view.waiting else ""
-    return f"Stopped {view.name} v{view.version}.{waiting}"
+    more = f" {_waiting(view.waiting, 'goes', 'go')} on waiting." if view.waiting else ""
+    return f"Stopped {view.name} v{view.version}.{more}"
 
 
 def _deleted(view: DeploymentView) -> str:
-    waiting = f" {_tasks(view.waiting)} that wait are being cancelled." if view.waiting else ""
-    return f"Deleted {view.name} v{view.version}.{waiting}"
+    more = f" {_waiting(view.waiting, 'is', 'are')} being cancelled." if view.waiting else ""
+    return f"Deleted {view.name} v{view.version}.{more}"
 
 
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"
+def _waiting(count: int, one: str, many: str) -> str:
+    return f"1 waiting task {one}" if count == 1 else f"{count} waiting tasks {many}"

@@ -1,0 +1,94 @@
+"""What a machine says that it has: its memory, and its GPUs as a driver tells of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from treadle.agent import machine
+from treadle.model.errors import InvalidOption
+
+DRIVER = """
+#include <string.h>
+static const char *names[] = {"NVIDIA A10G", "Tesla T4"}, *uuids[] = {"GPU-aaaa", "GPU-bbbb"};
+int nvmlInitWithFlags(unsigned flags) { return INIT; }
+int nvmlInit_v2(void) { return INIT; }
+int nvmlShutdown(void) { return 0; }
+const char *nvmlErrorString(int code) { return "the driver is unwell"; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) { *handle = (void *)(long)(index + 1); return 0; }
+int nvmlDeviceGetName(void *handle, char *name, unsigned size) { strcpy(name, names[(long)handle - 1]); return 0; }
+int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned size) { strcpy(uuid, uuids[(long)handle - 1]); return 0; }
+"""
+ASK = """
+import json, os, structlog
+from treadle.agent import machine
+lines = []
+log = structlog.wrap_logger(None, processors=[lambda _l, _m, event: lines.append(event) or (_ for _ in ()).throw(structlog.DropEvent)])
+gpus = machine.gpus(os.environ, log)
+print(json.dumps({"gpus": [[gpu.uuid, gpu.name] for gpu in gpus], "log": lines}))
+"""
+
+
+def ask(folder: Path, init: int) -> dict[str, list[object]]:
+    """What is found where the driver's library is one of our own making."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler here to make a driver's library with")
+    (folder / "driver.c").write_text(DRIVER.replace("INIT", str(init)))
+    library = folder / "libnvidia-ml.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "driver.c"], check=True, timeout=60)
+    env = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+    done = subprocess.run([sys.executable, "-c", ASK], env=env, capture_output=True, text=True, check=True, timeout=60)
+    found: dict[str, list[object]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.process
+def test_devices_are_those_that_the_driver_tells_of(tmp_path: Path) -> None:
+    """By UUID and name, in its order."""
+    found = ask(tmp_path, init=0)
+    assert found["gpus"] == [["GPU-aaaa", "NVIDIA A10G"], ["GPU-bbbb", "Tesla T4"]]
+    assert found["log"] == []
+
+
+@pytest.mark.process
+def test_a_driver_that_does_not_work_is_no_driver(tmp_path: Path) -> None:
+    """The machine has no GPUs then; the log says why."""
+    found = ask(tmp_path, init=999)
+    assert found["gpus"] == []
+    assert len(found["log"]) == 1
+
+
+def test_fake_devices_have_the_same_names_at_every_start() -> None:
+    """So that what was given out before still means the same device."""
+    fake = {"TREADLE_FAKE_GPUS": "A10G, A10G,T4,"}
+    first, second = (machine.gpus(fake, None) for _ in range(2))  # type: ignore[arg-type]
+    assert first == second
+    assert [gpu.name for gpu in first] == ["A10G", "A10G", "T4"]
+    assert len({gpu.uuid for gpu in first}) == 3
+
+
+def test_memory_is_what_the_machine_has_at_most() -> None:
+    """Less where a cgroup holds this process to less."""
+    assert 32 <= machine.memory({}) <= psutil.virtual_memory().total // 2**20
+
+
+@pytest.mark.parametrize(("given", "mib"), [("512", 512), ("2gi", 2048), ("1g", 1000)])
+def test_memory_may_be_set(given: str, mib: int) -> None:
+    """As a number of MiB, or with a unit."""
+    assert machine.memory({"TREADLE_MEMORY": given}) == mib
+
+
+@pytest.mark.parametrize("given", ["much", "-5", "1"])
+def test_memory_that_is_none_is_refused(given: str) -> None:
+    """By the name of the variable, with what is allowed."""
+    with pytest.raises(InvalidOption, match=f"TREADLE_MEMORY='{given}' is not allowed"):
+        machine.memory({"TREADLE_MEMORY": given})
