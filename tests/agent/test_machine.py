@@ -28,16 +28,14 @@ int nvmlDeviceGetName(void *handle, char *name, unsigned size) { strcpy(name, na
 int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned size) { strcpy(uuid, uuids[(long)handle - 1]); return 0; }
 """
 ASK = """
-import json, os, structlog
+import json, os
 from treadle.agent import machine
-lines = []
-log = structlog.wrap_logger(None, processors=[lambda _l, _m, event: lines.append(event) or (_ for _ in ()).throw(structlog.DropEvent)])
-gpus = machine.gpus(os.environ, log)
-print(json.dumps({"gpus": [[gpu.uuid, gpu.name] for gpu in gpus], "log": lines}))
+gpus, trouble = machine.gpus(os.environ)
+print(json.dumps([[[gpu.uuid, gpu.name] for gpu in gpus], trouble]))
 """
 
 
-def ask(folder: Path, init: int) -> dict[str, list[object]]:
+def ask(folder: Path, init: int) -> list[object]:
     """What is found where the driver's library is one of our own making."""
     compiler = shutil.which("cc")
     if compiler is None:
@@ -47,7 +45,7 @@ def ask(folder: Path, init: int) -> dict[str, list[object]]:
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "driver.c"], check=True, timeout=60)
     env = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
     done = subprocess.run([sys.executable, "-c", ASK], env=env, capture_output=True, text=True, check=True, timeout=60)
-    found: dict[str, list[object]] = json.loads(done.stdout)
+    found: list[object] = json.loads(done.stdout)
     return found
 
 
@@ -55,22 +53,24 @@ def ask(folder: Path, init: int) -> dict[str, list[object]]:
 def test_devices_are_those_that_the_driver_tells_of(tmp_path: Path) -> None:
     """By UUID and name, in its order."""
     found = ask(tmp_path, init=0)
-    assert found["gpus"] == [["GPU-aaaa", "NVIDIA A10G"], ["GPU-bbbb", "Tesla T4"]]
-    assert found["log"] == []
+    assert found == [[["GPU-aaaa", "NVIDIA A10G"], ["GPU-bbbb", "Tesla T4"]], ""]
 
 
 @pytest.mark.process
 def test_a_driver_that_does_not_work_is_no_driver(tmp_path: Path) -> None:
-    """The machine has no GPUs then; the log says why."""
-    found = ask(tmp_path, init=999)
-    assert found["gpus"] == []
-    assert len(found["log"]) == 1
+    """The machine has no GPUs then, and it is known why."""
+    assert ask(tmp_path, init=999) == [[], "the driver is unwell"]
+
+
+def test_without_a_driver_there_are_none() -> None:
+    """Which is no trouble at all."""
+    assert machine.gpus({}) == ([], "")
 
 
 def test_fake_devices_have_the_same_names_at_every_start() -> None:
     """So that what was given out before still means the same device."""
     fake = {"TREADLE_FAKE_GPUS": "A10G, A10G,T4,"}
-    first, second = (machine.gpus(fake, None) for _ in range(2))  # type: ignore[arg-type]
+    (first, _), (second, _) = machine.gpus(fake), machine.gpus(fake)
     assert first == second
     assert [gpu.name for gpu in first] == ["A10G", "A10G", "T4"]
     assert len({gpu.uuid for gpu in first}) == 3

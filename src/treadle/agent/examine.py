@@ -81,7 +81,7 @@ def _python() -> Finding:
 
 
 def _system() -> Finding:
-    cores, memory = machine.cpu() / 1000, machine.memory()
+    cores, memory = machine.cpu() / 1000, machine.memory(os.environ)
     found = f"{platform.system()} {platform.release()}, {platform.machine()}, {cores:g} cores, {memory} MiB"
     if sys.platform == "linux":
         return Finding("system", Verdict.OK, found)
@@ -157,8 +157,11 @@ def _isolation(data: Path) -> Finding:
 
 
 def _gpu() -> Finding:
-    names = machine.gpus(os.environ.get("TREADLE_FAKE_GPUS", ""))
-    return Finding("gpu", Verdict.OK, ", ".join(names) or "none")
+    gpus, trouble = machine.gpus(os.environ)
+    if trouble:
+        advice = "Containers get no GPU here until the driver works: see nvidia-smi."
+        return Finding("gpu", Verdict.NOTE, f"the driver does not work: {trouble}", advice)
+    return Finding("gpu", Verdict.OK, ", ".join(gpu.name for gpu in gpus) or "none")
 
 
 def _engine() -> Finding:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
-from structlog.typing import FilteringBoundLogger
 
 from treadle.model.deployment import parse_memory
 from treadle.model.errors import InvalidOption
@@ -64,30 +63,28 @@ def _number(path: Path) -> int | None:
         return None
 
 
-def gpus(environ: Mapping[str, str], log: FilteringBoundLogger) -> list[Gpu]:
-    """The devices that the NVIDIA driver tells of, none without one; or those that $TREADLE_FAKE_GPUS names.
+def gpus(environ: Mapping[str, str]) -> tuple[list[Gpu], str]:
+    """The devices that the NVIDIA driver tells of, and why there are none if it does not work; "" without a driver.
 
-    Fake ones ("A10G,A10G,T4") try how containers are placed on a machine that has no such devices.
+    $TREADLE_FAKE_GPUS names others in their place. Fake ones ("A10G,A10G,T4") try how containers are placed on a machine that has no such devices.
     """
     names = [name.strip() for name in environ.get("TREADLE_FAKE_GPUS", "").split(",") if name.strip()]
     if names:
         numbers: Counter[str] = Counter()
-        return [_fake(name, numbers) for name in names]
+        return [_fake(name, numbers) for name in names], ""
     import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - 5000 lines that most machines do not need
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound:  # no driver, as on most machines
-        return []
+        return [], ""
     except pynvml.NVMLError as error:
-        log.warning("GPUs cannot be used", reason=str(error))
-        return []
+        return [], str(error)
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
-        return [Gpu(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+        return [Gpu(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)) for handle in handles], ""
     except pynvml.NVMLError as error:
-        log.warning("GPUs cannot be used", reason=str(error))
-        return []
+        return [], str(error)
     finally:
         pynvml.nvmlShutdown()
 

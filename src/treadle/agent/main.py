@@ -108,7 +108,9 @@ class Agent:
 
     async def run(self, stop: asyncio.Event, *, kill_on_stop: bool) -> None:
         self._begin(self._sweep())
-        self._gpus = await asyncio.to_thread(machine.gpus, os.environ, self._log)
+        self._gpus, trouble = await asyncio.to_thread(machine.gpus, os.environ)
+        if trouble:
+            self._log.warning("GPUs cannot be used", reason=trouble)
         await self._containers.adopt()
         link = asyncio.create_task(self._link.run())
         stopping = asyncio.create_task(stop.wait())
