@@ -59,11 +59,13 @@ def test_devices_are_those_that_the_driver_tells_of(tmp_path: Path) -> None:
 @pytest.mark.process
 def test_a_driver_that_does_not_work_is_no_driver(tmp_path: Path) -> None:
     """The machine has no GPUs then, and it is known why."""
-    assert ask(tmp_path, init=999) == [[], "the driver is unwell"]
+    assert ask(tmp_path, init=9) == [[], "Driver Not Loaded"]
 
 
 def test_without_a_driver_there_are_none() -> None:
     """Which is no trouble at all."""
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("this machine has a driver")
     assert machine.gpus({}) == ([], "")
 
 
