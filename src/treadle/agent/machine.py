@@ -66,8 +66,8 @@ def _number(path: Path) -> int | None:
 def gpus(environ: Mapping[str, str]) -> tuple[list[Gpu], str]:
     """The devices that the NVIDIA driver tells of, and why there are none if it does not work; "" without a driver.
 
-    $TREADLE_FAKE_GPUS names others in their place ("A10G,A10G,T4"), to try how containers are placed on a machine that
-    has no such devices.
+    $TREADLE_FAKE_GPUS names others in their place ("A10G,A10G,T4"), to try how containers are placed on a machine
+    that has no such devices.
     """
     names = [name.strip() for name in environ.get("TREADLE_FAKE_GPUS", "").split(",") if name.strip()]
     if names:
