@@ -54,7 +54,7 @@ MUTANTS = (
     Mutant("what an earlier link says of free children is counted too", "engine/hints.py",
            "if deployment_id is None or self._link.get(container_id) != link:\n            return\n        self._change(deployment_id, container_id, link, count)",
            "if deployment_id is None:\n            return\n        self._change(deployment_id, container_id, self._link[container_id], count)"),
-    Mutant("nobody wakes for a delayed task", "engine/queue.py", "if waits and task.due > now:", "if waits and task.due < now:"),
+    Mutant("nobody wakes for a delayed task", "engine/queue.py", "if len(changes) < room:", "if len(changes) > room:"),
     Mutant("a stopping container is given work", "engine/fleet.py",
            "self._hints.slots.detach(container.id)\n", "pass\n"),
     Mutant("an attempt is not counted", "rules/lifecycle.py", "attempts=task.attempts + 1, container_id", "attempts=max(task.attempts, 1), container_id"),

@@ -232,7 +232,7 @@ class Queue:
             if change is not None:
                 changes.append(change)
                 took.setdefault(change.task.deployment_id, []).append(report.finished.ran)
-        self.apply(changes, now)
+        self.apply(changes)
         for deployment_id, seconds in took.items():
             self._hints.slots.took(deployment_id, seconds)
         self._settle(now, requests)
@@ -280,10 +280,10 @@ class Queue:
         ends = [attempt.failure for attempt in self._store.attempts(task.id)]
         return sum(failure is not None and failure.kind is FailureKind.INTERRUPTED for failure in ends)
 
-    def apply(self, changes: Sequence[Change], now: float) -> list[Change]:
+    def apply(self, changes: Sequence[Change]) -> list[Change]:
         """Write ends of attempts and tasks, and all that follows; answers those that were still true."""
         written = [c for c, ok in zip(changes, self._store.commit(changes), strict=True) if ok]
-        self._count(written, now)
+        self._count(written)
         for change in written:
             self._hints.running.forget(change.task.id)
             if change.notify:
@@ -292,20 +292,16 @@ class Queue:
                     self._outbox.add(WebhookDue())
         return written
 
-    def _count(self, changes: Sequence[Change], now: float) -> None:
-        counts = self._hints.counts
+    def _count(self, changes: Sequence[Change]) -> None:
         waiting: dict[str, int] = {}
         running: dict[str, int] = {}
         for change in changes:
             task, home = change.task, change.task.deployment_id
             was_running = change.expected is TaskStatus.RUNNING
-            waits = task.status in WAITING
             running[home] = running.get(home, 0) - was_running
-            waiting[home] = waiting.get(home, 0) + waits - (not was_running)
-            if waits and task.due > now:
-                counts.set_due(home, min(task.due, counts.next_due.get(home, task.due)))
+            waiting[home] = waiting.get(home, 0) + (task.status in WAITING) - (not was_running)
         for home, change_of_running in running.items():
-            counts.move(home, running=change_of_running, waiting=waiting[home])
+            self._hints.counts.move(home, running=change_of_running, waiting=waiting[home])
 
     # work sent ahead
 
@@ -328,7 +324,7 @@ class Queue:
                 if change is not None:
                     self._hints.slots.distrust(change.task.deployment_id)
                     changes.append(change)
-        self.dispatch(now, [change.task.deployment_id for change in self.apply(changes, now)])
+        self.dispatch(now, [change.task.deployment_id for change in self.apply(changes)])
         return [None] * len(requests)
 
     # cancel, expire, lose
@@ -346,7 +342,7 @@ class Queue:
             change = lifecycle.decide(task, Event.CANCEL, now, failure=exits.CANCELLED)
             if change is not None:
                 changes.append(change)
-        written = self.apply(changes, now)
+        written = self.apply(changes)
         for change in written:
             if change.attempt is not None:
                 self._recall(change.attempt)
@@ -364,7 +360,7 @@ class Queue:
             change = lifecycle.decide(task, Event.EXPIRE, now, failure=exits.of_expiry(ttl))
             if change is not None:
                 changes.append(change)
-        return [len(self.apply(changes, now))] * len(requests)
+        return [len(self.apply(changes))] * len(requests)
 
     def lose(self, now: float, container_id: str, failure: Failure) -> None:
         """Everything that ran in a container has failed with it."""
@@ -375,7 +371,7 @@ class Queue:
             change = lifecycle.after_failure(task, failure, config, now, self._chance(), excused=excused)
             if change is not None:
                 changes.append(change)
-        self.dispatch(now, [change.task.deployment_id for change in self.apply(changes, now)])
+        self.dispatch(now, [change.task.deployment_id for change in self.apply(changes)])
 
     def resume(self, container_id: str, held: Sequence[AttemptRef]) -> int:
         """A runner is back and says what it holds. Answers how many free children the rest takes.

@@ -78,7 +78,7 @@ class Switch:
             deployment = self._catalog.deployment(deployment_id) if count else None
             if deployment is not None and deployment.deleted_at is not None:
                 changes += self._cancelled(deployment, now)
-        return [len(self._queue.apply(changes, now))] * len(requests)
+        return [len(self._queue.apply(changes))] * len(requests)
 
     def _cancelled(self, deployment: Deployment, now: float) -> list[Change]:
         which = TaskFilter(
