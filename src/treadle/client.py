@@ -108,24 +108,31 @@ class Client(Exchange):
         return decode(self._call("GET", f"{path}?{urlencode({'cursor': cursor, 'limit': limit})}"), api.LogPage)
 
     def _follow(self, path: str) -> Iterator[api.LogLine]:
-        cursor, away = "", 0.0
+        for _, data in self._watch(path):
+            yield decode(data, api.LogLine)
+
+    def _watch(self, path: str) -> Iterator[tuple[str, bytes]]:
+        """Kind and data of each event until the `end`. A server that has answered once may be away for a while."""
+        cursor, lost = "", 0.0
         while True:
             try:
-                for kind, after, data in self._events(f"{path}?cursor={cursor}", cursor):
-                    cursor, away = after, time.monotonic()
+                for kind, after, data in self._events(path, cursor):
+                    cursor, lost = after, time.monotonic() + AWAY_SECONDS
                     if kind == "end":
                         return
-                    yield decode(data, api.LogLine)
+                    if kind:
+                        yield kind, data
             except Unreachable:
-                if time.monotonic() - away > AWAY_SECONDS:
+                if time.monotonic() > lost:
                     raise
                 time.sleep(RETRY_SECONDS)
 
     def _events(self, path: str, cursor: str) -> Iterator[tuple[str, str, bytes]]:
-        """The kind, id and data of each server-sent event (one line of data each); the first id is `cursor`."""
+        """Kind, id and data of each server-sent event; no kind for a sign of life. `cursor` is the id before them."""
         kind, data = "", b""
-        answer = self._open("GET", path, accept=EVENTS, wait=QUIET_SECONDS)
+        answer = self._open("GET", f"{path}?cursor={cursor}" if cursor else path, accept=EVENTS, wait=QUIET_SECONDS)
         with self._to_the_end(answer, "the log"):
+            yield "", cursor, b""
             for line in answer.lines():
                 field, _, value = line.rstrip(b"\r\n").partition(b": ")
                 if field == b"event":
@@ -134,7 +141,7 @@ class Client(Exchange):
                     cursor = value.decode()
                 elif field == b"data":
                     data = value
-                elif not field and kind:
+                elif not line.strip():
                     yield kind, cursor, data
                     kind = ""
         raise Unreachable(f"{self.url} ended the log in the middle.", "Try again.")
@@ -142,6 +149,31 @@ class Client(Exchange):
     def why(self, task_id: str) -> api.WhyView:
         """What a task waits for, or what has become of it."""
         return decode(self._call("GET", f"/v2/task/{quote(task_id, safe='')}/why"), api.WhyView)
+
+    # serving
+
+    def serve(self, request: api.ServeRequest) -> api.Deployed:
+        """Serve a definition under a URL of its own, for as long as its log is followed."""
+        return decode(self._call("POST", "/v2/serve", msgspec.json.encode(request)), api.Deployed)
+
+    def reload(self, deployment_id: str, request: api.ServeRequest) -> api.Deployed:
+        """Replace what is served."""
+        path = f"/v2/serve/{quote(deployment_id, safe='')}"
+        return decode(self._call("PUT", path, msgspec.json.encode(request)), api.Deployed)
+
+    def end_serve(self, deployment_id: str) -> None:
+        """Serve it no more: its containers end, what waits is cancelled."""
+        self._call("DELETE", f"/v2/serve/{quote(deployment_id, safe='')}")
+
+    def follow_served(self, deployment_id: str) -> Iterator[api.LogLine | api.TaskEnd | api.ServeNews]:
+        """What is printed from now on, ends of tasks, and how containers start, until it is served no more."""
+        for kind, data in self._watch(f"/v2/serve/{quote(deployment_id, safe='')}/logs"):
+            if kind == "line":
+                yield decode(data, api.LogLine)
+            elif kind == "task":
+                yield decode(data, api.TaskEnd)
+            else:
+                yield decode(data, api.ServeNews)
 
     # deployments
 

@@ -158,7 +158,7 @@ def test_what_on_start_prints_is_in_both_logs(place: Place) -> None:
         def start():
             print("loading weights")
 
-        @task_queue(on_start=start)
+        @task_queue(on_start=start, keep_warm_seconds=120)
         def handler(n):
             print("task", n)
         """,

@@ -44,7 +44,7 @@ def test_any_result_completes_a_task(running: Running, result: bytes) -> None:
     desk.finish(container, link, task_id, result=result)
     task = desk.task(task_id)
     assert (task.status, task.ended_at, desk.store.result(task_id)) == (S.COMPLETE, NOW, result)
-    assert TaskEnded(task_id) in desk.sent
+    assert TaskEnded(task_id, task.deployment_id) in desk.sent
     assert WebhookDue() in desk.sent
     assert len(desk.store.deliveries(task_id)) == 1
     assert desk.settled(container) == [(task_id, 1)]
@@ -217,7 +217,7 @@ def test_a_waiting_task_that_is_cancelled_never_runs(desk: Desk) -> None:
     task_id = desk.submit(deployment)
     desk.ask(desk.engine.scaler.scale)
     assert desk.cancel(task_id) == [task_id]
-    assert desk.sent == [TaskEnded(task_id), WebhookDue()]
+    assert desk.sent == [TaskEnded(task_id, deployment.id), WebhookDue()]
     desk.connect(desk.container(deployment))
     assert desk.work() == []
     assert (desk.task(task_id).status, len(desk.store.deliveries(task_id))) == (S.CANCELLED, 1)

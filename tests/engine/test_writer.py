@@ -31,7 +31,7 @@ class Verbs:
     def insert(self, now: float, requests: Sequence[str]) -> list[str]:
         self.groups.append(list(requests))
         self.desk.store.insert_tasks([row(task_id) for task_id in requests])
-        self.desk.engine.outbox.add(TaskEnded(requests[0]))
+        self.desk.engine.outbox.add(TaskEnded(requests[0], "d"))
         self.desk.engine.hints.counts.move("d", waiting=len(requests))
         if "bad" in requests:
             raise Conflict("bad is bad.")
@@ -75,7 +75,7 @@ def test_a_bad_request_fails_alone(desk: Desk, verbs: Verbs) -> None:
     assert isinstance(bad, Conflict)
     assert [desk.store.task(t) is not None for t in ("a", "bad", "b")] == [True, False, True]
     assert desk.engine.hints.counts.waiting["d"] == 2
-    assert desk.sent == [TaskEnded("a"), TaskEnded("b")]
+    assert desk.sent == [TaskEnded("a", "d"), TaskEnded("b", "d")]
 
 
 def test_a_failed_commit_is_everybodys_answer(desk: Desk, verbs: Verbs) -> None:

@@ -100,11 +100,11 @@ def test_a_stream_ends_with_the_log(talk: Talk) -> None:
     """What is there, what comes, and the end when the task is final, with its last lines before it."""
     talk.print("before")
     later = talk.server.wait_later("GET", f"/v2/task/{talk.task_id}/logs", accept="text/event-stream")
-    talk.server.until(lambda: talk.server.bridge._followers)
+    talk.server.until(lambda: len(talk.server.bridge.followers))
     talk.end("the last")
     found = events(later.result(20))
     assert [(kind, data.get("text")) for kind, _, data in found] == [("line", "before"), ("line", "the last"), ("end", None)]
-    assert talk.server.bridge._followers == {}
+    assert len(talk.server.bridge.followers) == 0
 
 
 def test_a_stream_goes_on_after_the_last_event_seen(talk: Talk) -> None:

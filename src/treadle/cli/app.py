@@ -14,6 +14,7 @@ from treadle.cli.doctor import doctor
 from treadle.cli.files import cp, ls, mv, rm
 from treadle.cli.image import images
 from treadle.cli.secret import secrets
+from treadle.cli.session import serve
 from treadle.cli.task import tasks
 from treadle.cli.up import down, up
 from treadle.cli.usage import Command
@@ -48,6 +49,7 @@ app.command(cls=Command)(up)
 app.command(cls=Command)(down)
 app.command(cls=Command)(deploy)
 app.command(cls=Command)(doctor)
+app.command(cls=Command)(serve)
 app.command(cls=Command)(why)
 app.add_typer(deployments)
 app.add_typer(tasks)

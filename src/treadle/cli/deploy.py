@@ -30,10 +30,10 @@ def deploy(
         return
     console.step(f"Deployed {deployed.deployment_name} v{deployed.version}")
     console.step("Invocation details")
-    console.say(_curl(deployed, prepared.settings.token))
+    console.say(curl(deployed, prepared.settings.token))
 
 
-def _curl(deployed: Deployed, token: str) -> str:
+def curl(deployed: Deployed, token: str) -> str:
     """A command that submits a task without arguments when it is pasted into a shell."""
     lines = [f"curl -X POST {shlex.quote(deployed.invoke_url)}", "  -H 'Content-Type: application/json'"]
     if deployed.authorized:

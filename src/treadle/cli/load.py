@@ -23,6 +23,25 @@ def find_queue(target: str) -> TaskQueue[..., object]:
     Raises:
         InvalidInput: says which part of it is wrong and what there is instead.
     """
+    path, function = find_file(target)
+    module = import_file(path)
+    value = getattr(module, function, None)
+    if isinstance(value, TaskQueue):
+        return value
+    what = "has no function" if value is None else "is not a task queue in"
+    names = _names(module)
+    advice = f"Task queues there: {', '.join(names)}." if names else "Decorate one with @task_queue."
+    if value is None:
+        raise InvalidInput(f"{path} {what} {function!r}.", advice)
+    raise InvalidInput(f"{function!r} {what} {path}.", f"Decorate it with @task_queue. {advice}" if names else advice)
+
+
+def find_file(target: str) -> tuple[Path, str]:
+    """The file and the function that `FILE.py:FUNC` names.
+
+    Raises:
+        InvalidInput: it has another form, or there is no such file.
+    """
     file, colon, function = target.rpartition(":")
     if not colon:
         file, function = target, ""
@@ -32,16 +51,7 @@ def find_queue(target: str) -> TaskQueue[..., object]:
         raise InvalidInput(f"{target!r} does not name a function.", f"{FORM}{found}.")
     if not path.is_file():
         raise InvalidInput(f"There is no file {file!r} in {Path.cwd()}.", f"{FORM}.")
-    module = import_file(path)
-    value = getattr(module, function, None)
-    if isinstance(value, TaskQueue):
-        return value
-    what = "has no function" if value is None else "is not a task queue in"
-    names = _names(module)
-    advice = f"Task queues there: {', '.join(names)}." if names else "Decorate one with @task_queue."
-    if value is None:
-        raise InvalidInput(f"{file} {what} {function!r}.", advice)
-    raise InvalidInput(f"{function!r} {what} {file}.", f"Decorate it with @task_queue. {advice}" if names else advice)
+    return path, function
 
 
 def import_file(path: Path) -> ModuleType:

@@ -65,9 +65,8 @@ def _pages(name: str, read: Callable[..., LogPage]) -> Iterator[LogLine]:
 
 def shown(line: LogLine, *, timestamps: bool) -> str:
     """A line as people see it. A terminal gets colours by stream, and nothing that would take control of it."""
-    mark = f"{clock(line)}  {line.stream:<7} " if timestamps else ""
-    text = f"treadle: {line.text}" if line.stream == "treadle" else line.text
-    return _coloured(mark + text, line.stream)
+    mark = f"{clock(line)}  {line.stream:<7} " if timestamps else "treadle: " if line.stream == "treadle" else ""
+    return _coloured(mark + line.text, line.stream)
 
 
 def clock(line: LogLine) -> str:

@@ -20,6 +20,7 @@ from treadle.engine.retention import Retention
 from treadle.engine.roster import Roster
 from treadle.engine.scaler import Scaler
 from treadle.engine.secrets import Secrets
+from treadle.engine.serving import Serving
 from treadle.engine.switch import Switch
 from treadle.engine.trouble import Troubles
 from treadle.engine.vault import Vault
@@ -58,6 +59,7 @@ class Engine(msgspec.Struct, frozen=True):
     secrets: Secrets
     volumes: Volumes
     switch: Switch
+    serving: Serving
     troubles: Troubles
     outputs: Outputs
     logs: Logs
@@ -97,10 +99,13 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
     switch = Switch(
         store=store, hints=hints, queue=queue, catalog=catalog, scaler=scaler, troubles=troubles
     )
+    serving = Serving(
+        store=store, outbox=outbox, catalog=catalog, roster=roster, fleet=fleet, scaler=scaler, troubles=troubles
+    )
     queue.recount()
     with store.transaction():
         fleet.restore(chance.clock())
-        scaler.watch(chance.clock(), store.deployments(workspace.id))
+        scaler.watch(chance.clock(), [*store.deployments(workspace.id), *store.served()])
     hints.journal.forget()
     outbox.take()
     logs = Logs(store, outbox, roster, queue.running)
@@ -108,7 +113,8 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
     writer = Writer(store, hints.journal, outbox, chance.clock, report, first=logs.keep)
     return Engine(
         store=store, hints=hints, outbox=outbox, writer=writer, queue=queue, roster=roster, fleet=fleet,
-        scaler=scaler, catalog=catalog, switch=switch, troubles=troubles, secrets=secrets, volumes=volumes,
+        scaler=scaler, catalog=catalog, switch=switch, serving=serving, troubles=troubles, secrets=secrets,
+        volumes=volumes,
         outputs=Outputs(store), logs=logs,
         webhooks=Webhooks(store), retention=Retention(store),
     )  # fmt: skip

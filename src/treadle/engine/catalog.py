@@ -51,7 +51,7 @@ def token_hash(token: str) -> str:
 
 
 class Catalog:
-    """Definitions never change once they are written, but for their switches; they are remembered by id."""
+    """Definitions never change once they are written, but for switches and what is served; remembered by id."""
 
     def __init__(self, store: Store, secrets: Secrets, volumes: Volumes, journal: Journal) -> None:
         self._store = store
@@ -77,9 +77,10 @@ class Catalog:
 
     def deploy(self, now: float, requests: Sequence[Deploy]) -> list[NewDeployment | TreadleError]:
         """Write new deployments; versions of a name count from 1."""
-        return [self._missing_part(request) or self._deploy(request, now) for request in requests]
+        return [self.missing_part(request) or self._deploy(request, now) for request in requests]
 
-    def _missing_part(self, request: Deploy) -> TreadleError | None:
+    def missing_part(self, request: Deploy) -> TreadleError | None:
+        """What a definition names and is not there."""
         if not self._store.has_source(request.workspace_id, request.source_id):
             return InvalidInput(f"Source {request.source_id!r} was never uploaded.", "PUT it to /v2/sources first.")
         if self._store.image_by_id(request.image_id) is None:
@@ -122,6 +123,14 @@ class Catalog:
     def switch(self, deployment: Deployment) -> None:
         """Write that a deployment is on, off or gone, as the new struct says."""
         self._store.switch_deployment(deployment)
+        self._remember(deployment)
+
+    def rewrite(self, deployment: Deployment) -> None:
+        """Write what is served now under this id."""
+        self._store.rewrite_served(deployment)
+        self._remember(deployment)
+
+    def _remember(self, deployment: Deployment) -> None:
         self._deployments[deployment.id] = deployment
         self._journal.note(lambda: self._forget(deployment.id))
 

@@ -32,6 +32,15 @@ class TaskEnded(msgspec.Struct, frozen=True):
     """Whoever waits for this task can be answered."""
 
     task_id: str
+    deployment_id: str
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Of a served deployment a container is `ready`, or has `failed` for the reason in `text`; or it has `ended`."""
+
+    deployment_id: str
+    kind: str
+    text: str
 
 
 class Printed(msgspec.Struct, frozen=True):
@@ -48,7 +57,7 @@ class ScaleDue(msgspec.Struct, frozen=True):
     """Work without a free child, or a container that is gone: look at the fleet now."""
 
 
-Effect = Linked | ToRunner | ToAgent | TaskEnded | Printed | WebhookDue | ScaleDue
+Effect = Linked | ToRunner | ToAgent | TaskEnded | Served | Printed | WebhookDue | ScaleDue
 
 
 class Outbox:

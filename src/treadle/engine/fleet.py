@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from treadle.engine.effects import Linked, Outbox, ScaleDue, ToRunner
+from treadle.engine.effects import Linked, Outbox, ScaleDue, Served, ToRunner
 from treadle.engine.hints import Hints
 from treadle.engine.queue import Queue
 from treadle.engine.roster import Roster
@@ -19,6 +19,7 @@ from treadle.store.base import Store
 
 KILL_SECONDS = 5.0  # for an agent to kill a container and say that it is gone
 LOAD_GRACE = 10.0  # for what other children run when one cannot load the handler
+RELOAD_GRACE = 10.0  # for what runs on code that was replaced while it is served
 PAUSE = 5.0  # seconds between two sweeps, which are due each second
 
 STOP_SECONDS = 15.0  # for a runner to deliver its reports and end once its time to stop is over
@@ -167,6 +168,17 @@ class Fleet:
         if home is not None:
             self._loaded.setdefault(container_id, now)
             self._troubles.forget(home)
+            if self._roster.is_served(home):
+                self._relieve(container_id, home, now)
+
+    def _relieve(self, container_id: str, deployment_id: str, now: float) -> None:
+        """A container of what is served is ready: those with older code stop, if it is not one of them itself."""
+        if self._roster.outdated(self._roster.live[container_id]):
+            return
+        self._outbox.add(Served(deployment_id, "ready", container_id))
+        for other in self._roster.of(deployment_id):
+            if self._roster.outdated(other):
+                self.dismiss(other, RELOAD_GRACE, "replaced by newer code", now)
 
     def loaded_at(self, container: Container, now: float) -> float | None:
         """When a child of it was first ready for work; None while it loads, for which it has LOAD_SECONDS."""
@@ -215,6 +227,8 @@ class Fleet:
             container = self._roster.live.get(request.container_id)
             if container is not None and container.status is not S.STOPPING:
                 self._troubles.start_failed(container.deployment_id, request.reason, now, request.tail)
+                if self._roster.is_served(container.deployment_id):
+                    self._outbox.add(Served(container.deployment_id, "failed", request.reason))
                 self.stop(container, LOAD_GRACE, request.reason, now)
         return [None] * len(requests)
 

@@ -287,7 +287,7 @@ class Queue:
         for change in written:
             self._hints.running.forget(change.task.id)
             if change.notify:
-                self._outbox.add(TaskEnded(change.task.id))
+                self._outbox.add(TaskEnded(change.task.id, change.task.deployment_id))
                 if change.task.callback_url:
                     self._outbox.add(WebhookDue())
         return written

@@ -71,6 +71,14 @@ class Roster:
         else:
             self.live[container_id] = before
 
+    def is_served(self, deployment_id: str) -> bool:
+        return self._deployment(deployment_id).served
+
+    def outdated(self, container: Container) -> bool:
+        """Whether newer code than this container's is served: it works until a container of that is ready."""
+        deployment = self._deployment(container.deployment_id)
+        return deployment.served and container.created_at < deployment.updated_at
+
     def of(self, deployment_id: str) -> list[Container]:
         """Live containers of a deployment; may be asked from any thread."""
         return [c for c in list(self.live.values()) if c.deployment_id == deployment_id]

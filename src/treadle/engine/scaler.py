@@ -60,6 +60,7 @@ class Scaler:
         self._secret = secret
         self._suffix = suffix
         self._standing: dict[tuple[int, str], Deployment] = {}  # the newest version of each name
+        self._kept: set[str] = set()  # deployments that are served: each has a container of its newest code
         self._warm: dict[str, float] = {}  # deployments that were warmed up, and until when that counts
         self._served: dict[str, int] = {}  # the number of the last start that a deployment got
         self._starts = 0
@@ -75,10 +76,14 @@ class Scaler:
         return [None] * len(requests)
 
     def watch(self, _now: float, requests: Sequence[Deployment]) -> list[None]:
-        """These were made or switched: of each name the newest version stands, and keeps its `min_containers`."""
+        """These were made, switched or reloaded. Of each name the newest version keeps its `min_containers`."""
         for deployment in requests:
             if deployment.kind is DeploymentKind.DEPLOYMENT:
                 self._stand(deployment.workspace_id, deployment.name)
+            elif deployment.served:
+                self._kept.add(deployment.id)
+            else:
+                self._kept.discard(deployment.id)
             self._outbox.add(ScaleDue())
         return [None] * len(requests)
 
@@ -118,11 +123,11 @@ class Scaler:
     def _of_interest(self, fleets: Fleets) -> list[str]:
         counts = self._hints.counts
         standing = (d.id for d in self._standing.values())
-        return list(dict.fromkeys([*standing, *self._warm, *counts.waiting, *counts.running, *fleets]))
+        return list(dict.fromkeys([*standing, *self._kept, *self._warm, *counts.waiting, *counts.running, *fleets]))
 
     def _size(self, deployment: Deployment, containers: Sequence[Container], now: float) -> Wish | None:
         """Stop what is too much of a deployment; answers what it lacks."""
-        active = [c for c in containers if c.status is not S.STOPPING]
+        active = [c for c in containers if c.status is not S.STOPPING and not self._roster.outdated(c)]
         if not deployment.active:
             for container in active:
                 self._fleet.dismiss(container, STOP_GRACE, "its deployment was stopped", now)
@@ -159,7 +164,8 @@ class Scaler:
             self._warm.pop(deployment.id, None)
         newest = self._standing.get((deployment.workspace_id, deployment.name))
         standing = newest is not None and newest.id == deployment.id
-        return max(deployment.config.autoscaler.min_containers if standing else 0, int(deployment.id in self._warm))
+        kept = deployment.served or deployment.id in self._warm
+        return max(deployment.config.autoscaler.min_containers if standing else 0, int(kept))
 
     def _finishing(self, containers: Sequence[Container]) -> int:
         """Tasks that run in containers which stop after them: no other container is wanted for those."""

@@ -263,6 +263,30 @@ class LogPage(msgspec.Struct, frozen=True):
     next: str
 
 
+class TaskEnd(msgspec.Struct, frozen=True):
+    """The end of a task, as followers of what is served are told it. `seconds`: of its last attempt."""
+
+    task_id: str
+    status: str
+    failure_reason: str
+    seconds: float | None
+
+
+class ServeNews(msgspec.Struct, frozen=True):
+    """Of what is served, a container is `ready`, or has `failed` for the reason in `text`."""
+
+    kind: str
+    text: str
+
+
+class ServeRequest(msgspec.Struct, frozen=True):
+    """POST /v2/serve and PUT /v2/serve/{id}: what to serve."""
+
+    config: QueueConfig
+    source_id: str
+    image_id: str
+
+
 class ContainerView(msgspec.Struct, frozen=True):
     """A container. `running`: ids of the tasks in it."""
 

@@ -30,6 +30,14 @@ RESERVED_NAMES = frozenset({"id", "public", "latest", "warmup", "batch"})
 class DeploymentKind(StrEnum):
     DEPLOYMENT = "deployment"
     DRAFT = "draft"  # the unnamed one that `.put()` uses
+    SERVE = "serve"  # the one of a `treadle serve`: its definition is replaced as long as it lasts
+
+
+STUB_TYPES = {
+    DeploymentKind.DEPLOYMENT: "taskqueue/deployment",
+    DeploymentKind.DRAFT: "taskqueue",
+    DeploymentKind.SERVE: "taskqueue/serve",
+}
 
 
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,12 +133,19 @@ class Deployment(msgspec.Struct, frozen=True):
     @property
     def title(self) -> str:
         """How people are told of it: name and version, or the handler of a draft."""
-        return f"{self.name} v{self.version}" if self.name else f"{self.config.handler} (draft)"
+        if self.name:
+            return f"{self.name} v{self.version}"
+        return f"{self.config.handler} ({'served' if self.kind is DeploymentKind.SERVE else 'draft'})"
+
+    @property
+    def served(self) -> bool:
+        """Whether somebody serves it now: it always has a container, of the newest code."""
+        return self.kind is DeploymentKind.SERVE and self.active
 
     @property
     def stub_type(self) -> str:
         """What Beam calls its kind."""
-        return "taskqueue" if self.kind is DeploymentKind.DRAFT else "taskqueue/deployment"
+        return STUB_TYPES[self.kind]
 
 
 def bad(option: str, value: object, allowed: str) -> InvalidOption:

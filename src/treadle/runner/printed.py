@@ -100,6 +100,7 @@ class Printed:
         self._timer: asyncio.TimerHandle | None = None
         self._held: deque[Lines] = deque()
         self._held_bytes = 0
+        self._lost = 0  # lines that came when too much was held already
         self._spoken = 0
 
     def _quota(self, *, endless: bool = False) -> Quota:
@@ -161,13 +162,20 @@ class Printed:
         if not lines:
             return
         message = Lines(lines, ref, starting)
-        if not self._put(message) and self._held_bytes < HELD_BYTES:
+        if self._put(message):
+            return
+        if self._held_bytes < HELD_BYTES:
             self._held.append(message)
             self._held_bytes += size
+        else:
+            self._lost += len(lines)
 
     def greet(self) -> list[Lines]:
         """What has waited for a server."""
         held = list(self._held)
+        if self._lost:
+            remark = f"{self._lost} lines left out: there was no server for too long"
+            held.append(Lines([Line(time.time(), Stream.NOTES, remark)]))
         self._held.clear()
-        self._held_bytes = 0
+        self._held_bytes = self._lost = 0
         return held

@@ -29,6 +29,7 @@ from treadle.server.links import Links
 from treadle.server.outputs import Outputs
 from treadle.server.results import Results
 from treadle.server.secrets import Secrets
+from treadle.server.serving import Serving
 from treadle.server.tasks import Tasks
 from treadle.server.volumes import Volumes
 
@@ -101,7 +102,7 @@ def _litestar(house: House, version: str) -> Litestar:
         return house
 
     return _Rest(
-        route_handlers=[health, Tasks, Deployments, Images, Outputs, Containers, Secrets, Volumes],
+        route_handlers=[health, Tasks, Deployments, Images, Outputs, Containers, Serving, Secrets, Volumes],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
         openapi_config=OpenAPIConfig(

@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from treadle.engine.assemble import Engine
-from treadle.engine.effects import Effect, Linked, Printed, ScaleDue, TaskEnded, ToAgent, ToRunner, WebhookDue
+from treadle.engine.effects import Effect, Linked, Printed, ScaleDue, Served, TaskEnded, ToAgent, ToRunner, WebhookDue
 from treadle.engine.writer import AnyCall, Call, Verb
+from treadle.server.followers import Followers
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -49,7 +50,7 @@ class Bridge:
         self._asked: list[AnyCall] = []
         self._handing = False  # what is asked leaves at the end of this turn
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
-        self._followers: dict[str, set[asyncio.Event]] = {}
+        self.followers = Followers()
         self._scaling = False
 
     def attach(self, engine: Engine) -> None:
@@ -128,10 +129,9 @@ class Bridge:
                 for waiter in self._waiters.pop(task_id, ()):
                     if not waiter.done():
                         waiter.set_result(None)
-                self._wake_followers(task_id)
-            case Printed(ids):
-                for topic in ids if self._followers else ():
-                    self._wake_followers(topic)
+                self.followers.tell(effect)
+            case Served() | Printed():
+                self.followers.tell(effect)
             case ScaleDue():
                 self.scale()
             case WebhookDue():
@@ -189,26 +189,6 @@ class Bridge:
             waiters.discard(future)
             if not waiters:
                 del self._waiters[task_id]
-
-
-    def follow(self, topic: str) -> asyncio.Event:
-        """Set when a task (of this id) has printed or is final, or a container or deployment has printed.
-
-        Hand it back to `unfollow`.
-        """
-        event = asyncio.Event()
-        self._followers.setdefault(topic, set()).add(event)
-        return event
-
-    def unfollow(self, topic: str, event: asyncio.Event) -> None:
-        followers = self._followers[topic]
-        followers.discard(event)
-        if not followers:
-            del self._followers[topic]
-
-    def _wake_followers(self, topic: str) -> None:
-        for event in self._followers.get(topic, ()):
-            event.set()
 
 
 def _perform(now: float, actions: Sequence[Callable[[float], Answer]]) -> list[Answer | Exception]:

@@ -92,7 +92,7 @@ class Deployments(Switches):
         made = await house.bridge.ask(house.bridge.engine.catalog.deploy, verb)
         house.lookup.forget(caller.workspace_id, asked.name)
         await house.bridge.ask(house.bridge.engine.scaler.watch, made.deployment)
-        return _deployed(house, made.deployment, created=made.created)
+        return deployed(house, made.deployment, created=made.created)
 
     @get("/v2/workspace")
     async def workspace(self, request: AnyRequest, house: NamedDependency[House]) -> WorkspaceView:
@@ -156,7 +156,8 @@ def _lender(house: House, caller: Caller) -> QueueConfig | None:
     return house.lookup.by_id(caller.container.deployment_id).config if caller.container else None
 
 
-def _deployed(house: House, deployment: Deployment, *, created: bool) -> Deployed:
+def deployed(house: House, deployment: Deployment, *, created: bool) -> Deployed:
+    """What whoever deploys is answered."""
     return Deployed(
         deployment_id=deployment.id,
         deployment_name=deployment.name,

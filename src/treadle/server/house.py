@@ -13,6 +13,7 @@ from treadle.server.auth import Caller, Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 from treadle.server.lookup import Lookup
+from treadle.server.sessions import Sessions
 from treadle.server.shelves import Shelves
 from treadle.server.views import Views
 
@@ -30,6 +31,7 @@ class House(msgspec.Struct, frozen=True):
     views: Views
     builds: Builds
     shelves: Shelves
+    sessions: Sessions
     draining: Callable[[], bool]
 
     def check_workspace(self, caller: Caller, named: str) -> None:

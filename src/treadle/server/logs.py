@@ -55,6 +55,7 @@ class Source(msgspec.Struct, frozen=True):
     topic: str
     read: Read
     over: Callable[[], bool]
+    told: Callable[[str, str], bytes] | None = None  # the event for what else is known of it: kind and text
 
 
 def answer(
@@ -84,27 +85,34 @@ def page(source: Source, cursor: Cursor, limit: int) -> LogPage:
 
 async def events(source: Source, bridge: Bridge, cursor: Cursor) -> AsyncIterator[bytes]:
     """Server-sent events: `line` for each line, with the cursor of what follows as its id, then `end`."""
-    news = bridge.follow(source.topic)
+    follower = bridge.followers.add(source.topic)
     try:
         while True:
-            news.clear()
+            follower.news.clear()
             over = source.over()
             chunks = source.read(cursor.seq, CHUNKS)
             data = bytearray()
             for line, after in _lines(chunks, cursor):
-                data += b"event: line\nid: %s\ndata: %s\n\n" % (str(after).encode(), _encode(line))
+                data += b"id: %s\n" % str(after).encode() + event("line", _encode(line))
                 cursor = after
+            if source.told and len(chunks) < CHUNKS:
+                data += b"".join([source.told(kind, text) for kind, text in follower.take_notes()])
             if data:
                 yield bytes(data)
             if len(chunks) == CHUNKS:
                 continue
             if over:
-                yield b"event: end\ndata: {}\n\n"
+                yield event("end", b"{}")
                 return
-            if not await _set_within(news, QUIET_SECONDS):
+            if not await _set_within(follower.news, QUIET_SECONDS):
                 yield b": still here\n\n"
     finally:
-        bridge.unfollow(source.topic, news)
+        bridge.followers.remove(source.topic, follower)
+
+
+def event(kind: str, data: bytes) -> bytes:
+    """A server-sent event; its data is one line."""
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
 
 
 async def _set_within(news: asyncio.Event, seconds: float) -> bool:

@@ -80,4 +80,4 @@ class Lookup:
 
 
 def is_draft(deployment: Deployment) -> bool:
-    return deployment.kind is DeploymentKind.DRAFT
+    return deployment.kind is not DeploymentKind.DEPLOYMENT

@@ -39,6 +39,7 @@ from treadle.server.cork import CorkedHttp
 from treadle.server.house import House
 from treadle.server.lookup import Lookup
 from treadle.server.sender import Sender
+from treadle.server.sessions import Sessions
 from treadle.server.shelves import Shelves
 from treadle.server.views import Views
 
@@ -75,6 +76,9 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         stop = asyncio.Event()
         agent_token = folder.new_token()
         house = _house(settings, base, bridge, agent_token=agent_token, draining=stop.is_set)
+        stack.callback(house.sessions.close)
+        for deployment in house.reader.served():
+            house.sessions.opened(deployment)
         await stack.enter_async_context(_listening(App(house, __version__), listener))
         await stack.enter_async_context(_ticking(bridge, house.blob, settings))
         kill = asyncio.Event()
@@ -162,6 +166,7 @@ def _house(
         views=Views(engine, reader, lookup, base),
         builds=Builds(bridge, reader, _new_id),
         shelves=Shelves(bridge, _new_id),
+        sessions=Sessions(bridge, lookup.changed),
         draining=draining,
     )
 

@@ -167,12 +167,11 @@ class Views:
     def container(self, container: Container) -> ContainerView:
         """A container and what runs in it."""
         deployment = self._lookup.by_id(container.deployment_id)
-        named = f"{deployment.name} v{deployment.version}"
         return ContainerView(
             id=container.id,
             status=container.status.value,
             deployment_id=deployment.id,
-            deployment=f"{deployment.config.handler} (draft)" if is_draft(deployment) else named,
+            deployment=deployment.title,
             agent_id=container.agent_id,
             limits=container.limits,
             isolation=container.isolation,

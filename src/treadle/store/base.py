@@ -53,6 +53,10 @@ class Reader(Protocol):
         """Named ones that were not deleted, newest first; with `name` only the versions of that name."""
         ...
 
+    def served(self) -> list[Deployment]:
+        """Those that somebody serves now, of all workspaces."""
+        ...
+
     def deployment_version(self, workspace_id: int, name: str, version: int | None) -> Deployment | None:
         """One version of a name that was not deleted; None asks for the highest."""
         ...
@@ -170,7 +174,11 @@ class Store(Reader, Protocol):
     # deployments, images, sources
     def insert_deployment(self, deployment: Deployment) -> None: ...
     def switch_deployment(self, deployment: Deployment) -> None:
-        """Write `active`, `updated_at` and `deleted_at`; nothing else of a deployment ever changes."""
+        """Write `active`, `updated_at` and `deleted_at`."""
+        ...
+
+    def rewrite_served(self, deployment: Deployment) -> None:
+        """Write config, source, image and `updated_at` of one that is served. Those of others never change."""
         ...
 
     def put_image(self, image: Image) -> None:

@@ -86,6 +86,9 @@ class SqliteReader:
             return self._all(rows.to_deployment, sql.DEPLOYMENTS_NAMED, workspace_id, name)
         return self._all(rows.to_deployment, sql.DEPLOYMENTS, workspace_id)
 
+    def served(self) -> list[Deployment]:
+        return self._all(rows.to_deployment, sql.SERVED)
+
     def deployment_version(self, workspace_id: int, name: str, version: int | None) -> Deployment | None:
         if version is None:
             return self._one(rows.to_deployment, sql.DEPLOYMENT_LATEST, workspace_id, name)

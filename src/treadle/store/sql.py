@@ -101,6 +101,9 @@ _NAMED = "workspace_id = ? AND name <> '' AND deleted_at IS NULL"
 
 INSERT_DEPLOYMENT = f"INSERT INTO deployment ({_DEPLOYMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 SWITCH_DEPLOYMENT = "UPDATE deployment SET active = ?, updated_at = ?, deleted_at = ? WHERE id = ?"
+REWRITE_SERVED = """UPDATE deployment SET config = ?, source_id = ?, image_id = ?, updated_at = ?
+    WHERE id = ? AND kind = 'serve'"""
+SERVED = f"SELECT {_DEPLOYMENT} FROM deployment WHERE kind = 'serve' AND active"
 DEPLOYMENT = f"SELECT {_DEPLOYMENT} FROM deployment WHERE id = ?"
 DEPLOYMENTS = f"""SELECT {_DEPLOYMENT} FROM deployment WHERE {_NAMED}
     ORDER BY created_at DESC, version DESC, id DESC"""

@@ -175,6 +175,11 @@ class SqliteStore(SqliteReader):
         row = (deployment.active, deployment.updated_at, deployment.deleted_at, deployment.id)
         self._write(sql.SWITCH_DEPLOYMENT, [row])
 
+    def rewrite_served(self, deployment: Deployment) -> None:
+        config = rows.of_deployment(deployment)[5]
+        row = (config, deployment.source_id, deployment.image_id, deployment.updated_at, deployment.id)
+        self._write(sql.REWRITE_SERVED, [row])
+
     def put_image(self, image: Image) -> None:
         self._write(sql.PUT_IMAGE, [rows.of_image(image)])
 

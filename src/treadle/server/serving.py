@@ -1,0 +1,117 @@
+"""Routes of `treadle serve`: serve a definition, replace it, end it, and follow what its tasks print meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import msgspec
+from litestar import Controller, Request, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery
+from litestar.response import Stream
+
+from treadle.engine.catalog import Deploy
+from treadle.engine.serving import EndServe, Reload, not_served
+from treadle.model.api import Deployed, ServeNews, ServeRequest, TaskEnd
+from treadle.model.container import Role
+from treadle.model.deployment import Deployment, check_config
+from treadle.model.ids import uuid7
+from treadle.server.deployments import decode_body, deployed
+from treadle.server.house import House
+from treadle.server.logs import EVENTS, HEADERS, Cursor, Source, cursor_of, event, events
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class Serving(Controller):
+    tags = ("serve",)
+
+    @post("/v2/serve", status_code=200)
+    async def start(self, request: AnyRequest, house: NamedDependency[House]) -> Deployed:
+        """Serve this definition under a URL of its own, until it is ended or nobody follows its log any more."""
+        made = await _made(request, house)
+        deployment = await house.bridge.ask(house.bridge.engine.serving.start, made)
+        house.sessions.opened(deployment)
+        return deployed(house, deployment, created=True)
+
+    @put("/v2/serve/{deployment_id:str}")
+    async def reload(
+        self, request: AnyRequest, house: NamedDependency[House], deployment_id: FromPath[str]
+    ) -> Deployed:
+        """Replace what is served. Containers with the code before work on until one with the new code is ready."""
+        verb = Reload(deployment_id, await _made(request, house))
+        deployment = await house.bridge.ask(house.bridge.engine.serving.reload, verb)
+        house.lookup.changed(deployment)
+        return deployed(house, deployment, created=False)
+
+    @delete("/v2/serve/{deployment_id:str}", status_code=200)
+    async def end(self, request: AnyRequest, house: NamedDependency[House], deployment_id: FromPath[str]) -> None:
+        """Serve it no more: its containers end, and its waiting tasks are cancelled."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
+        verb = EndServe(caller.workspace_id, deployment_id)
+        house.lookup.changed(await house.bridge.ask(house.bridge.engine.serving.end, verb))
+        house.sessions.forget(deployment_id)
+
+    @get("/v2/serve/{deployment_id:str}/logs")
+    async def log(
+        self,
+        request: AnyRequest,
+        house: NamedDependency[House],
+        deployment_id: FromPath[str],
+        cursor: FromQuery[str] = "",
+    ) -> Stream:
+        """Server-sent events from now on: `line`, `task` for each that has ended, `news` of containers, `end`."""
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
+        deployment = house.lookup.in_workspace(caller.workspace_id, deployment_id)
+        if not deployment.served:
+            raise not_served(deployment_id)
+        given = cursor or request.headers.get("last-event-id", "")
+        start = cursor_of(given) if given else Cursor(house.reader.last_log() + 1)
+        return Stream(_followed(house, deployment, start), media_type=EVENTS, headers=HEADERS)
+
+
+async def _made(request: AnyRequest, house: House) -> Deploy:
+    caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
+    asked = await decode_body(request, ServeRequest, house.settings.max_body)
+    return Deploy(
+        new_id=uuid7(time.time(), os.urandom(10)),
+        workspace_id=caller.workspace_id,
+        name="",
+        config=check_config(asked.config),
+        source_id=asked.source_id,
+        image_id=asked.image_id,
+    )
+
+
+async def _followed(house: House, deployment: Deployment, start: Cursor) -> AsyncIterator[bytes]:
+    def over() -> bool:
+        now = house.reader.deployment(deployment.id)
+        return now is None or not now.served
+
+    source = Source(
+        deployment.id, partial(house.reader.deployment_log, deployment.id), over, partial(_told, house)
+    )
+    house.sessions.follow(deployment)
+    try:
+        async for block in events(source, house.bridge, start):
+            yield block
+    finally:
+        house.sessions.unfollow(deployment, over=over())
+
+
+def _told(house: House, kind: str, text: str) -> bytes:
+    """What has happened beside lines: a task has ended, a container is ready or has failed to be."""
+    if kind == "ended":
+        return b""  # the end of the stream says so
+    if kind != "task":
+        return event("news", msgspec.json.encode(ServeNews(kind, text)))
+    task = house.reader.task(text)
+    if task is None:
+        return b""
+    ran = task.ended_at - task.started_at if task.ended_at and task.started_at else None
+    reason = task.failure.reason if task.failure else ""
+    return event(kind, msgspec.json.encode(TaskEnd(task.id, task.status.value, reason, ran)))
