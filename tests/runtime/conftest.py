@@ -11,23 +11,30 @@ from textwrap import dedent
 
 import pytest
 
-from treadle.model.deployment import QueueConfig
+from treadle.model.deployment import ImageSpec, QueueConfig
 from treadle.model.errors import InvalidOption
 from treadle.model.wire import RunSpec
 from treadle.runtime import processes
-from treadle.runtime.base import StartSpec
+from treadle.runtime.base import Runtime, StartSpec
+from treadle.runtime.docker import LAYER, DockerRuntime
+from treadle.runtime.engine import Engine
+from treadle.runtime.engine import find as find_engine
+from treadle.runtime.image import Images
 from treadle.runtime.probe import Limits, probe
 from treadle.runtime.process import ProcessRuntime
 from treadle.runtime.zygote import Zygotes
 
 MIB = 1024 * 1024
+BASE = "treadle-test/debian:12"
 Make = Callable[..., StartSpec]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
     """Writes a container's folder with a script as its code; kills what is left of it afterwards."""
     made: list[str] = []
+    call = getattr(request.node, "callspec", None)
+    by_engine = call is not None and call.params.get("runtime") == "engine"
 
     def build(script: str, *, memory: int = 128, config: QueueConfig | None = None) -> StartSpec:
         container_id = f"taskqueue-test-{uuid.uuid4().hex[:8]}"
@@ -44,11 +51,16 @@ def make(tmp_path: Path) -> Iterator[Make]:
             code=str(folder / "code"),
             python="3.11.7",
         )
+        if by_engine:
+            mounted = request.getfixturevalue("layer")
+            return StartSpec(folder, Path("/usr/bin/python3"), run, {"PYTHONPATH": LAYER}, image=BASE, layer=mounted)
         return StartSpec(folder, Path(sys.executable), run)
 
     yield build
     for container_id in made:
         processes.kill(processes.members(container_id, -1))
+        if by_engine:
+            engine().ask("rm", "--force", container_id)
 
 
 def script_command(python: Path, folder: Path) -> list[str]:
@@ -78,9 +90,37 @@ def script_zygote(python: Path) -> list[str]:
     return [str(python), "-P", str(Path(__file__).with_name("script_zygote.py"))]
 
 
-@pytest.fixture(params=["spawn", "zygote"])
-def runtime(mechanism: Limits, request: pytest.FixtureRequest) -> Iterator[ProcessRuntime]:
+def engine() -> Engine:
+    """The engine of this machine, with the base image that `tests/engine.sh up` makes; skips where there is none."""
+    found, why = find_engine()
+    if found is None:
+        pytest.skip(f"isolation level 3 is not tested here: {why} (tests/engine.sh up)")
+    if not found.ask("image", "inspect", BASE):
+        pytest.skip(f"isolation level 3 is not tested here: {found.program} has no image {BASE} (tests/engine.sh up)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runner's layer that fits the base image's Python."""
+    root = tmp_path_factory.mktemp("images")
+    Images(root).build(ImageSpec(python_version="python3.11"), None, lambda _: None)
+    (made,) = root.glob("runner-3.11-*")
+    return made
+
+
+WAYS = [(limits, way) for limits in MECHANISMS for way in ("spawn", "zygote")]
+RUNTIMES = {f"{way}-{limits.kind}": (limits, way) for limits, way in WAYS} | {"engine": None}
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
     """Each way to start a container."""
-    runtime = ProcessRuntime(mechanism, script_command, Zygotes(script_zygote) if request.param == "zygote" else None)
-    yield runtime
-    runtime.close()
+    chosen = RUNTIMES[request.param]
+    if chosen is None:
+        yield DockerRuntime(engine(), script_command)
+        return
+    limits, way = chosen
+    plain = ProcessRuntime(limits, script_command, Zygotes(script_zygote) if way == "zygote" else None)
+    yield plain
+    plain.close()

@@ -177,22 +177,37 @@ def test_pyenvs_versions_are_found_though_its_shims_do_not_run(tmp_path: Path, m
     assert not (tmp_path / "asked").exists()
 
 
-def test_a_base_image_needs_a_runtime_that_is_not_there(images: Images) -> None:
-    with pytest.raises(BuildFailed, match="base_image='debian:12' needs the Docker runtime"):
-        images.build(ImageSpec(base_image="debian:12"), None, ignore)
-
-
 @pytest.mark.parametrize(
-    "command",
-    ["apt-get install -y jq", "true && sudo apt install jq", "DEBIAN_FRONTEND=noninteractive apt-get update -q", "(apk add jq)"],
+    ("spec", "why"),
+    [
+        (ImageSpec(base_image="debian:12"), r"base_image='debian:12' needs it\."),
+        (ImageSpec(dockerfile="FROM debian:12"), r"a Dockerfile needs it\."),
+        (ImageSpec(commands=("apt-get install -y jq",)), "'apt-get install -y jq' installs system packages"),
+        (ImageSpec(commands=("true && sudo apt install jq",)), "installs system packages"),
+        (ImageSpec(commands=("DEBIAN_FRONTEND=noninteractive apt-get update -q",)), "installs system packages"),
+        (ImageSpec(commands=("(apk add jq)",)), "installs system packages"),
+    ],
 )
-def test_a_command_that_installs_system_packages_is_refused_and_not_run_on_the_machine(
-    images: Images, command: str
+def test_what_needs_docker_is_refused_without_it_and_nothing_is_run(
+    images: Images, spec: ImageSpec, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would change the machine for all; the error names the command and what to do instead."""
-    with pytest.raises(BuildFailed, match=r"installs system packages\. Install them on the machine") as caught:
-        images.build(ImageSpec(commands=(command,)), None, ignore)
-    assert command in caught.value.message
+    """The machine itself is never changed; the error says what needs it, what is missing, and what to do."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildFailed, match=f"needs Docker or Podman: .*{why}") as caught:
+        images.build(spec, None, ignore)
+    assert "Neither docker nor podman is installed. Install and start one" in str(caught.value)
+
+
+def test_an_engine_that_does_not_run_is_told_in_its_own_words(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installed is not enough."""
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon.' >&2; exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildFailed, match=r"docker does not answer: Cannot connect to the Docker daemon\."):
+        images.build(ImageSpec(base_image="debian:12"), None, ignore)
 
 
 def test_a_command_that_only_names_an_installer_is_run(images: Images) -> None:

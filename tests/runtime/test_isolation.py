@@ -32,9 +32,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, landlock: str, namespaces: str) -> 
 @pytest.mark.parametrize(
     ("troubles", "level", "why"),
     [
-        (("", ""), NAMESPACES, "level 3 (engine) is not available yet"),
+        (("", ""), NAMESPACES, "level 3 (engine) is for images with a base image, a Dockerfile or system packages"),
         (("", "no"), LANDLOCK, "level 2 (namespaces): no"),
-        (("old", ""), NAMESPACES, "level 3 (engine) is not available yet"),
+        (("old", ""), NAMESPACES, "level 3 (engine) is for images with a base image, a Dockerfile or system packages"),
         (("old", "no"), PROCESS, "level 1 (landlock): old; level 2 (namespaces): no"),
     ],
 )

@@ -85,12 +85,31 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
         Image.from_dockerfile(tmp_path / "Dockerfile")
 
 
-def test_registry_and_dockerfile_are_the_base(tmp_path: Path) -> None:
-    """Both are recorded, so that a machine that cannot use them can say so."""
+def test_a_registrys_image_is_the_base() -> None:
+    """By its name."""
+    assert Image.from_registry("docker.io/python:3.12").spec.base_image == "docker.io/python:3.12"
+
+
+def test_a_dockerfile_is_taken_whole_and_its_context_only_if_it_copies(tmp_path: Path) -> None:
+    """The folder is the file's own, or the one given; packages and commands may be added."""
     file = tmp_path / "Dockerfile"
-    file.write_text("FROM python")
-    assert Image.from_registry("docker.io/python").spec.base_image == "docker.io/python"
-    assert Image.from_dockerfile(file).spec.base_image == f"dockerfile:{file}"
+    file.write_text("FROM debian\nRUN echo COPY that\n")
+    image = Image.from_dockerfile(file).add_commands(["one"])
+    assert (image.spec.dockerfile, image.spec.commands, image.context) == (file.read_text(), ("one",), None)
+    file.write_text("FROM debian\n  copy a /a\n")
+    assert Image.from_dockerfile(str(file)).context == tmp_path
+    (tmp_path / "other").mkdir()
+    assert Image.from_dockerfile(file, context_dir=tmp_path / "other").context == tmp_path / "other"
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        Image.from_dockerfile(file, context_dir="nowhere")
+
+
+@pytest.mark.parametrize("name", ["--privileged", "two words"])
+def test_a_base_image_is_a_name_and_no_option(name: str) -> None:
+    """It becomes an argument of a command."""
+    with pytest.raises(InvalidOption, match="the name of an image"):
+        Image(base_image=name)
+
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from treadle.agent.sources import Sources
 from treadle.model.errors import TreadleError
 from treadle.model.wire import LAST_WORDS, ContainerSpec, Exited, Mount, RunSpec
 from treadle.runtime.base import Running, Runtime, StartSpec
-from treadle.runtime.image import Images
+from treadle.runtime.image import Built, Images
 
 _TAIL = 4096  # bytes at the end of a log that are looked at when a runner failed
 _TAIL_LINES = 20  # of them are told
@@ -149,7 +149,7 @@ class Containers:
 
     async def _start(self, spec: ContainerSpec, folder: Path, known: _Known) -> Running:
         loop = asyncio.get_running_loop()
-        python, mounts = await loop.run_in_executor(self._threads, self._prepare, spec, folder, known)
+        built, mounts = await loop.run_in_executor(self._threads, self._prepare, spec, folder, known)
         _check(known)
         run = RunSpec(
             url=self._url,
@@ -158,16 +158,17 @@ class Containers:
             token=spec.token,
             config=spec.config,
             code=str(folder / "code"),
-            python=spec.image.python,
+            python=built.image.python,
             stub_type=spec.stub_type,
             gpus=spec.gpus,
         )
         env = dict(spec.image.spec.env_vars)
-        return await self._runtime.start(StartSpec(folder, python, run, env, spec.secrets, mounts))
+        start = StartSpec(folder, built.python, run, env, spec.secrets, mounts)
+        start = msgspec.structs.replace(start, image=built.engine_image, layer=built.layer)
+        return await self._runtime.start(start)
 
-    def _prepare(self, spec: ContainerSpec, folder: Path, known: _Known) -> tuple[Path, list[Mount]]:
-        """Make sure of the image, whose interpreter is returned, of the container's own copy of the source, and of
-        its volumes, which are returned as well."""
+    def _prepare(self, spec: ContainerSpec, folder: Path, known: _Known) -> tuple[Built, list[Mount]]:
+        """Make sure of the image, of the container's own copy of the source, and of its volumes."""
         image = self._images.ensure(spec.image, _unheard)
         _check(known)
         source = self._sources.ensure(spec.source_id)
@@ -175,7 +176,7 @@ class Containers:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         shutil.copytree(source, folder / "code", symlinks=True)
-        return image.python, volumes.lay_out(folder / "code", spec.mounts)
+        return image, volumes.lay_out(folder / "code", spec.mounts)
 
     async def _hold(self, container_id: str, known: _Known) -> None:
         """Wait for the end of a running container and report it."""

@@ -7,7 +7,6 @@ import platform
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,14 +20,13 @@ from treadle.agent import machine
 from treadle.model.container import Isolation
 from treadle.model.errors import TreadleError
 from treadle.model.settings import Settings
-from treadle.runtime import isolation, probe
+from treadle.runtime import engine, isolation, probe
 from treadle.runtime.cgroup import CPU, PIDS
 from treadle.runtime.limits import WATCHDOG
 
 OLDEST_PYTHON = (3, 11)
 SYNCS = 20
 SLOW_SYNC = 0.020  # seconds
-ENGINE_SECONDS = 5.0
 
 
 class Verdict(StrEnum):
@@ -165,18 +163,8 @@ def _gpu() -> Finding:
 
 
 def _engine() -> Finding:
-    for name in ("docker", "podman"):
-        program = shutil.which(name)
-        if program is None:
-            continue
-        try:
-            done = subprocess.run(
-                [program, "version", "--format", "{{.Server.Version}}"],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ENGINE_SECONDS, check=False,
-            )  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if done.returncode == 0 and done.stdout.strip():
-            return Finding("docker", Verdict.OK, f"{name} {done.stdout.strip()}; containers do not use it yet")
-        return Finding("docker", Verdict.OK, f"{name} is installed, but does not answer; nothing needs it yet")
-    return Finding("docker", Verdict.OK, "neither Docker nor Podman; nothing needs them yet")
+    found, why = engine.find()
+    used = "base images, Dockerfiles and system packages (isolation level 3)"
+    if found is None:
+        return Finding("docker", Verdict.OK, f"{why} Only {used} need one.")
+    return Finding("docker", Verdict.OK, f"{found.program} answers: {used} can be used")

@@ -38,6 +38,7 @@ from treadle.model.wire import (
 )
 from treadle.runtime import isolation
 from treadle.runtime.base import Runtime
+from treadle.runtime.either import EitherRuntime
 from treadle.runtime.image import Images
 from treadle.runtime.probe import probe
 from treadle.runtime.process import ProcessRuntime
@@ -75,7 +76,8 @@ async def run_agent(
 def _choose_runtime(data: Path) -> Runtime:
     choice, shared = os.environ.get("TREADLE_ISOLATION", "auto"), os.environ.get("TREADLE_SHARED_FOLDERS", "")
     shield = isolation.probe(choice, data.absolute(), shared)
-    return ProcessRuntime(probe(os.environ.get("TREADLE_LIMITS", "auto")), zygotes=Zygotes(), shield=shield)
+    mechanism = probe(os.environ.get("TREADLE_LIMITS", "auto"))
+    return EitherRuntime(ProcessRuntime(mechanism, zygotes=Zygotes(), shield=shield), shield.shared)
 
 
 class Agent:
@@ -87,10 +89,10 @@ class Agent:
         self._id = _agent_id(folder / "id")
         self._runtime = runtime
         self._log = log
-        self._images = Images(data / "images")
-        self._link = Link(url, token, self._greet, self._receive, log)
         client = Client(url, token)
         sources = Sources(folder / "sources", client.get_source)
+        self._images = Images(data / "images", sources.ensure)
+        self._link = Link(url, token, self._greet, self._receive, log)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="agent")
         self._containers = Containers(
             folder / "containers",
@@ -176,7 +178,8 @@ class Agent:
             self._log.error("image could not be built", exc_info=error)
             self._link.send(Built(build.build_id, error=f"The image could not be built: {error}"))
         else:
-            self._runtime.warm(built.python)
+            if not built.engine_image:
+                self._runtime.warm(built.python)
             self._link.send(Built(build.build_id, built.image, built.cached))
 
 

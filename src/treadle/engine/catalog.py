@@ -13,6 +13,7 @@ from treadle.engine.volumes import Volumes
 from treadle.model.container import Token, Workspace
 from treadle.model.deployment import Deployment, DeploymentKind, Image, QueueConfig
 from treadle.model.errors import Forbidden, InvalidInput, NotFound, TreadleError
+from treadle.model.rooted import needs_engine
 from treadle.store.base import Store
 
 DEFAULT_WORKSPACE = "default"
@@ -85,6 +86,11 @@ class Catalog:
             return InvalidInput(f"Source {request.source_id!r} was never uploaded.", "PUT it to /v2/sources first.")
         if self._store.image_by_id(request.image_id) is None:
             return InvalidInput(f"Image {request.image_id!r} was never built.", "POST its spec to /v2/images first.")
+        if why := needs_engine(request.config.image):
+            asked = "block_network=True" if request.config.block_network else "gpu" if request.config.gpus else ""
+            if asked:
+                what = f"{asked} cannot be had with an image of Docker or Podman yet ({why})."
+                return InvalidInput(what, "Leave one of the two out.")
         if missing := self._secrets.missing(request.workspace_id, request.config.secrets):
             advice = f"Create it with `treadle secret create {missing[0]}`, or remove it from secrets=[…]."
             return InvalidInput(f"Secret does not exist: {', '.join(missing)}.", advice)

@@ -44,6 +44,7 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a container image is made of.
 
     `installed` tells for each command how many of the packages are installed before it; empty: all of them.
+    `dockerfile` is a whole one, `context_id` the packed source that it copies from.
     """
 
     python_version: str = "python3"
@@ -52,6 +53,8 @@ class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
     installed: tuple[int, ...] = ()
     env_vars: dict[str, str] = {}
     base_image: str = ""
+    dockerfile: str = ""
+    context_id: str = ""
 
 
 class Autoscaler(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,6 +240,10 @@ def check_image(spec: ImageSpec) -> ImageSpec:
     for package in spec.python_packages:
         if not package.strip() or "\n" in package or package.lstrip().startswith("-"):
             raise bad("python_packages", package, 'requirement specifiers such as "numpy" or "pillow>=12"')
+    if spec.base_image and spec.dockerfile:
+        raise bad("base_image", spec.base_image, "either a base image or a Dockerfile, not both")
+    if spec.base_image.startswith("-") or re.search(r"\s", spec.base_image):
+        raise bad("base_image", spec.base_image, 'the name of an image, e.g. "docker.io/library/python:3.12-slim"')
     counts = [0, *spec.installed, len(spec.python_packages)]
     if spec.installed and (len(spec.installed) != len(spec.commands) or counts != sorted(counts)):
         raise bad("installed", spec.installed, "a number of packages for each command, none below the one before")

@@ -9,6 +9,7 @@ import msgspec
 
 from treadle.model.container import Isolation
 from treadle.model.deployment import QueueConfig
+from treadle.model.rooted import needs_engine
 from treadle.model.wire import Gpu
 from treadle.rules.gpus import matches, pick
 
@@ -55,7 +56,8 @@ def place(config: QueueConfig, agents: Iterable[Capacity]) -> Place:
     holders = [a for a in everyone if any(_devices(config, kind, a.gpus) is not None for kind in _kinds(config))]
     if not holders:
         return Place(reason=_no_gpu(config, everyone), never=True)
-    shut = [a for a in holders if a.isolation >= needed_isolation(config)]
+    rooted = bool(needs_engine(config.image))  # its containers are an engine's: level 3 on whatever machine
+    shut = [a for a in holders if rooted or a.isolation >= needed_isolation(config)]
     if not shut:
         return Place(reason=_too_open(config, holders), never=True)
     able = [a for a in shut if a.cpu >= config.cpu and a.memory >= config.memory]

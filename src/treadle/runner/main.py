@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(spec: RunSpec, last_words: Path) -> int:
-    apart = spec.sandbox.level >= Isolation.NAMESPACES
+    apart = spec.sandbox.level == Isolation.NAMESPACES
     if apart:
         process.adopt_orphans()  # the template, whose own parent will end at once (runner/namespaces.py)
     ours, theirs = socket.socketpair()

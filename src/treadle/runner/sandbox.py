@@ -15,7 +15,7 @@ def enter(box: Sandbox) -> None:
     Raises:
         OSError: this machine does not let it. There is no lesser level to fall back to.
     """
-    if box.level >= Isolation.NAMESPACES:
+    if box.level == Isolation.NAMESPACES:
         namespaces.enter(box)
     elif box.block_network:
         raise OSError(f"a network can be blocked from level {Isolation.NAMESPACES.value} on")
@@ -27,7 +27,7 @@ def close(box: Sandbox) -> None:
     Raises:
         OSError: as above.
     """
-    if box.level < Isolation.LANDLOCK:
+    if box.level in (Isolation.PROCESS, Isolation.ENGINE):  # an engine has done it before the first process
         return
     kernel.gain_nothing()
     if box.level == Isolation.LANDLOCK:

@@ -134,7 +134,7 @@ class Template:
         for fd in fds:
             os.close(fd)
         self._numbers[pid] = number
-        self._tell(Forked(number, pid if self._spec.sandbox.level < Isolation.NAMESPACES else 0))
+        self._tell(Forked(number, pid if self._spec.sandbox.level != Isolation.NAMESPACES else 0))
 
     def _become_child(self, template: int, fds: list[int]) -> NoReturn:
         try:

@@ -50,7 +50,7 @@ class Commands:
         self.stopped = threading.Event()
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
-        self._mark = f"{os.getpid()}:{processes.identity(os.getpid())}"
+        self.mark = f"{os.getpid()}:{processes.identity(os.getpid())}"
 
     def run(
         self, argv: Sequence[str], *, cwd: Path, env: dict[str, str], emit: Emit, held: Sequence[int] = ()
@@ -66,7 +66,7 @@ class Commands:
             process = subprocess.Popen(
                 argv,
                 cwd=cwd,
-                env=env | {MARK: self._mark},
+                env=env | {MARK: self.mark},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -112,6 +112,7 @@ class Shell:
     ) -> None:
         self._commands = commands
         self.emit = emit
+        self.folder: Path | None = None  # for temporary files that commands are to find; None: the machine's
         self._env = dict(env or {})
         self._held = held
 

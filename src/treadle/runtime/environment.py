@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import msgspec
 
-from treadle.model.deployment import Image
+from treadle.model.deployment import Image, ImageSpec
 from treadle.model.errors import BuildFailed, sentence
 from treadle.runtime import packages
 from treadle.runtime.bytecode import Bytecode
@@ -31,6 +32,16 @@ def is_ready(environment: Path) -> bool:
     return (environment / READY).exists() and python_of(environment).exists()
 
 
+def steps(spec: ImageSpec) -> Iterator[tuple[str, int]]:
+    """Commands in their order, each with how many packages are to be installed right before it, 0 for no more."""
+    total, done = len(spec.python_packages), 0
+    for command, needed in zip(spec.commands, spec.installed or [total] * len(spec.commands), strict=True):
+        yield command, needed if needed > done else 0
+        done = needed
+    if done < total:
+        yield "", total
+
+
 class Maker:
     """Makes one environment.
 
@@ -48,17 +59,13 @@ class Maker:
         Raises:
             BuildFailed: names the package or command at fault.
         """
-        spec, done = image.spec, 0
         python = find_python(image.python)
-        self._make_empty(environment, python, pip=any(map(_PIP.search, spec.commands)))
-        total = len(spec.python_packages)
-        for command, needed in zip(spec.commands, spec.installed or [total] * len(spec.commands), strict=True):
-            if needed > done:
-                self._install(environment, image, python, needed)
-                done = needed
-            self._run(command, environment)
-        if done < total:
-            self._install(environment, image, python, total)
+        self._make_empty(environment, python, pip=any(map(_PIP.search, image.spec.commands)))
+        for command, count in steps(image.spec):
+            if count:
+                self._install(environment, image, python, count)
+            if command:
+                self._run(command, environment)
         self._bytecode.compile(environment, self._shell)
         draft = environment / (READY + ".new")
         draft.write_bytes(msgspec.msgpack.encode(image))

@@ -12,32 +12,61 @@ from pathlib import Path
 import msgspec
 
 from treadle.model.deployment import Image, ImageSpec, spec_digest
-from treadle.model.errors import BuildFailed
+from treadle.model.errors import BuildFailed, NotFound
+from treadle.model.rooted import needs_engine
 from treadle.runtime import layer, packages
 from treadle.runtime.bytecode import Bytecode, compile_now
 from treadle.runtime.commands import Commands, Emit, Shell
+from treadle.runtime.engine_image import VENV, Contexts, EngineImages, tag_of
 from treadle.runtime.environment import READY, Maker, is_ready, python_of
 from treadle.runtime.locks import Locks
-from treadle.runtime.needs import check_environment_is_enough
 from treadle.runtime.python import Python, find_python
 from treadle.runtime.seal import remove
 from treadle.runtime.shelf import Shelf
 
 
 class Built(msgspec.Struct, frozen=True):
-    """An environment that is ready: its image, its interpreter, and whether it was there already."""
+    """An image that is ready: its interpreter, and whether it was there already.
+
+    `engine_image`: its name, if it is one of an engine. Then `python` is a path in it, and `layer` is to be mounted.
+    """
 
     image: Image
     python: Path
     cached: bool
+    engine_image: str = ""
+    layer: Path | None = None
+
+
+_BUSY = "This image is being built by another: waiting for it"
+
+
+def _note_use(environment: Path) -> None:
+    """The READY file's time is that of the last use."""
+    now = time.time_ns()
+    os.utime(environment / READY, ns=(now, now))
+
+
+def _known_here(version: str) -> Python:
+    """A Python of the same minor version on this machine; one without a path where there is none."""
+    minor = Python(version, "").minor
+    try:
+        return Python(version, find_python(minor).path)
+    except BuildFailed:
+        return Python(version, "")
+
+
+def _no_contexts(context_id: str) -> Path:
+    raise NotFound(f"The context {context_id} of the Dockerfile is not here.", "Deploy again.")
 
 
 class Images:
     """The environments in one folder (DATA/images). Safe for several threads and processes at once."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, contexts: Contexts | None = None) -> None:
         self._root = root.absolute()
         self._commands = Commands()
+        self._of_engine = EngineImages(self._root, self._commands, contexts or _no_contexts)
         self._locks = Locks(self._root / ".locks", self._commands.stopped)
         self._bytecode = Bytecode(self._commands)
         self._layers: dict[str, Path] = {}  # by Python minor version; made sure of once per process
@@ -56,6 +85,8 @@ class Images:
     def _can_make(self, image: Image) -> bool:
         """Whether it is there or its Python is: else the machine has got another since, and the image is another."""
         try:
+            if needs_engine(image.spec):
+                return self._of_engine.found(image) is not None
             return is_ready(self._root / image.id) or bool(find_python(image.python))
         except BuildFailed:
             return False
@@ -66,7 +97,8 @@ class Images:
 
     def resolve(self, spec: ImageSpec, emit: Emit) -> Image:
         """Fix the Python version and every package by version and hash. No packages: nothing is asked of anyone."""
-        check_environment_is_enough(spec)
+        if needs_engine(spec):
+            return self._of_engine.resolve(spec, emit)
         python = find_python(spec.python_version)
         wanted = spec.python_packages
         lock = packages.lock(Shell(self._commands, emit, spec.env_vars), wanted, python) if wanted else ""
@@ -77,19 +109,31 @@ class Images:
 
     def ensure(self, image: Image, emit: Emit) -> Built:
         """The environment of a resolved image, built now if it is not there."""
+        if needs_engine(image.spec):
+            return self._ensure_of_engine(image, emit)
         environment = self._root / image.id
         ready = Built(image, python_of(environment), cached=is_ready(environment))
         if not ready.cached:
-            busy = "This image is being built by another: waiting for it"
-            with self._locks.hold(image.id, busy, emit) as held:
+            with self._locks.hold(image.id, _BUSY, emit) as held:
                 ready = msgspec.structs.replace(ready, cached=is_ready(environment))  # another may have built it
                 if not ready.cached:
                     self._make_or_sweep(environment, image, emit, held)
-        now = time.time_ns()
-        os.utime(environment / READY, ns=(now, now))  # when it was last used
+        _note_use(environment)
         self._bytecode.later(environment)
         self._attach(environment, Python(image.python, str(ready.python)), emit)
         return ready
+
+    def _ensure_of_engine(self, image: Image, emit: Emit) -> Built:
+        ready = self._of_engine.found(image)
+        cached = ready is not None
+        if ready is None:
+            with self._locks.hold(image.id, _BUSY, emit) as held:
+                ready = self._of_engine.found(image)
+                if ready is None:
+                    ready = self._of_engine.make(image, Shell(self._commands, emit, image.spec.env_vars, [held]))
+        _note_use(self._root / image.id)
+        runner = self._runner_layer(_known_here(ready.python), emit)
+        return Built(ready, Path(VENV, "bin", "python"), cached, tag_of(image.id), runner)
 
     def _make_or_sweep(self, environment: Path, image: Image, emit: Emit, held: int) -> None:
         remove(environment)  # what a killed build left
@@ -114,12 +158,14 @@ class Images:
                 if not target.exists():
                     shell = Shell(self._commands, emit, held=[held])
                     with layer.drafted(target, python, partial(self._fetch, python, shell)) as draft:
-                        compile_now(draft, python.path, shell)
+                        if python.path:
+                            compile_now(draft, python.path, shell)
             self._layers[python.minor] = target
         return self._layers[python.minor]
 
     def _fetch(self, python: Python, shell: Shell, names: list[str], target: Path) -> None:
         shell.emit(f"Installing Treadle's runner for Python {python.minor}")
-        argv = ["pip", "install", "--target", str(target), "--python", python.path, *names]
+        of = ["--python", python.path] if python.path else ["--python-version", python.minor]
+        argv = ["pip", "install", "--target", str(target), *of, *names]
         what = f"the runner's libraries ({', '.join(names)}) could not be installed for Python {python.minor}"
         packages.uv_or_fail(shell, argv, what, self._root)

@@ -18,7 +18,7 @@ from treadle.model.errors import InvalidOption
 from treadle.model.wire import Mount, Sandbox
 
 CHOICES = {"process": Isolation.PROCESS, "landlock": Isolation.LANDLOCK, "namespaces": Isolation.NAMESPACES}
-_ENGINE = "level 3 (engine) is not available yet"
+_ENGINE = "level 3 (engine) is for images with a base image, a Dockerfile or system packages"
 _TRIAL_SECONDS = 30.0
 # What keeps users other than root from user namespaces, and what to do about it.
 _SWITCHES = {

@@ -42,7 +42,7 @@ def lock_first(shell: Shell, whole: str, packages: Sequence[str], python: Python
 
 
 def _compile(shell: Shell, packages: Sequence[str], python: Python, constraints: str, *how: str) -> str:
-    with TemporaryDirectory(prefix="treadle-lock-") as name:
+    with TemporaryDirectory(prefix="treadle-lock-", dir=shell.folder) as name:
         folder = Path(name)
         (folder / "packages.in").write_text("\n".join(packages) + "\n")
         (folder / "constraints.txt").write_text(constraints)
@@ -62,11 +62,12 @@ def install(shell: Shell, environment: Path, text: str, packages: Sequence[str])
     Raises:
         BuildFailed: names the packages at fault.
     """
-    file = environment / "lock.txt"
-    file.write_text(text)
-    argv = ["pip", "install", "--no-deps", "--require-hashes", "--no-python-downloads"]
-    argv += ["--python", str(environment / "bin" / "python"), "--requirement", str(file)]
-    code, lines = _uv(shell, argv, environment)
+    with TemporaryDirectory(prefix="treadle-lock-", dir=shell.folder) as name:
+        file = Path(name, "lock.txt")
+        file.write_text(text)
+        argv = ["pip", "install", "--no-deps", "--require-hashes", "--no-python-downloads"]
+        argv += ["--python", str(environment / "bin" / "python"), "--requirement", str(file)]
+        code, lines = _uv(shell, argv, file.parent)
     if code != 0:
         raise _package_error("installed", packages, lines)
 

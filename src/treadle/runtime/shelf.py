@@ -10,15 +10,18 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from treadle.model.deployment import Image
+from treadle.model.deployment import Image, ImageSpec
+from treadle.model.rooted import needs_engine
 from treadle.model.wire import ImageHere
 from treadle.runtime import processes
 from treadle.runtime.bytecode import Bytecode
 from treadle.runtime.commands import MARK
+from treadle.runtime.engine import find
+from treadle.runtime.engine_image import BUILD_LABEL, MAKING, tag_of
 from treadle.runtime.environment import READY
 from treadle.runtime.layer import DRAFT, RUNNER, attached_layers
 from treadle.runtime.locks import Locks
-from treadle.runtime.seal import GONE, remove, weigh
+from treadle.runtime.seal import GONE, Weight, remove, weigh
 
 
 class Shelf:
@@ -54,6 +57,9 @@ class Shelf:
             if not free or _used_at(environment) > now:
                 return False
             if not dry_run:
+                here = _read(environment)
+                if here is not None and here.base_image:
+                    _remove_of_engine(here.id)
                 remove(environment)
             return True
 
@@ -73,6 +79,10 @@ class Shelf:
         Answers the names of what was removed.
         """
         _end_orphans()
+        _end_orphans_of_engine()
+        for folder in self._root.glob(f"{MAKING}*"):
+            if processes.identity(int(folder.name.removeprefix(MAKING).partition("-")[0])) is None:
+                remove(folder)
         removed = []
         for folder in [*self._environments(), *self._root.glob(f"{DRAFT}*"), *self._root.glob(f"{GONE}*")]:
             if (folder / READY).exists():
@@ -96,12 +106,12 @@ def _read(environment: Path) -> ImageHere | None:
         used_at = _used_at(environment)
     except (OSError, msgspec.MsgspecError):
         return None
-    weight = weigh(environment)
+    weight = _weigh_of_engine(image.id) if needs_engine(image.spec) else weigh(environment)
     return ImageHere(
         id=image.id,
         python=image.python,
         packages=image.spec.python_packages,
-        base_image=image.spec.base_image,
+        base_image=_base(image.spec),
         size=weight.size,
         freed=weight.own,
         built_at=image.created_at,
@@ -123,3 +133,40 @@ def _end_orphans() -> None:
             builder, _, identity = psutil.Process(pid).environ().get(MARK, "").partition(":")
             if identity and processes.identity(int(builder)) != identity:
                 processes.kill([pid])
+
+
+def _base(spec: ImageSpec) -> str:
+    """From what an image of an engine was made; "" for an environment."""
+    return spec.base_image or ("a Dockerfile" if spec.dockerfile else "its Python's") if needs_engine(spec) else ""
+
+
+def _weigh_of_engine(image_id: str) -> Weight:
+    """An engine counts what an image has in common with its base as part of both."""
+    engine, _ = find()
+    if engine is None:
+        return Weight()
+
+    def told(name: str, what: str) -> str:
+        return engine.ask("image", "inspect", "--format", what, name)
+
+    size = int(told(tag_of(image_id), "{{.Size}}") or 0)
+    return Weight(size, size - int(told(told(tag_of(image_id), "{{.Parent}}") or "-", "{{.Size}}") or 0))
+
+
+def _remove_of_engine(image_id: str) -> None:
+    engine, _ = find()
+    if engine is not None:
+        engine.ask("rmi", "--force", tag_of(image_id))
+
+
+def _end_orphans_of_engine() -> None:
+    """Remove containers in which images were made, and whose agent is dead."""
+    engine, _ = find()
+    if engine is None:
+        return
+    columns = '{{.Names}} {{.Label "' + BUILD_LABEL + '"}}'
+    for line in engine.ask("ps", "--all", "--filter", f"label={BUILD_LABEL}", "--format", columns).splitlines():
+        name, _, mark = line.partition(" ")
+        builder, _, identity = mark.partition(":")
+        if builder.isdigit() and processes.identity(int(builder)) != identity:
+            engine.ask("rm", "--force", name)

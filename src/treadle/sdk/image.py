@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -10,6 +11,7 @@ from treadle.model.deployment import ImageSpec, bad, check_env, check_image
 from treadle.sdk import env as environment
 
 Packages = Sequence[str] | str | Path
+_COPIES = re.compile(r"^\s*(?:COPY|ADD)\s", re.IGNORECASE | re.MULTILINE)
 
 
 class Image:
@@ -33,23 +35,36 @@ class Image:
         self._installed: list[int] = []  # for each command, how many packages come before it
         self._env_vars: dict[str, str] = {}
         self._base_image = _text("base_image", base_image or "")
+        self._dockerfile = ""
+        self.context: Path | None = None  # the folder that the Dockerfile copies from, if it does
         self.add_python_packages(python_packages).add_commands(commands).with_envs(env_vars or {})
 
     @classmethod
     def from_registry(cls, image_uri: str) -> Self:
-        """Start from an image of a registry, e.g. `docker.io/library/python:3.12`."""
+        """Start from an image of a registry, e.g. `docker.io/library/python:3.12-slim`, which must have Python.
+
+        Takes Docker or Podman on the machine that runs the containers; its login is what opens private registries.
+        """
         return cls(base_image=image_uri)
 
     @classmethod
-    def from_dockerfile(cls, path: str | Path) -> Self:
-        """Start from a Dockerfile.
+    def from_dockerfile(cls, path: str | Path, context_dir: str | Path | None = None) -> Self:
+        """Start from what a Dockerfile makes, which must have Python. Takes Docker or Podman, as above.
+
+        `context_dir` is the folder that its COPY and ADD name files of; by default the Dockerfile's own.
 
         Raises:
-            FileNotFoundError: there is no file at `path`.
+            FileNotFoundError: there is no file at `path`, or no folder at `context_dir`.
         """
-        if not Path(path).is_file():
+        file, image = Path(path), cls()
+        if not file.is_file():
             raise FileNotFoundError(f"There is no Dockerfile at {str(path)!r}.")
-        return cls(base_image=f"dockerfile:{path}")
+        folder = Path(context_dir) if context_dir is not None else file.parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no folder {str(context_dir)!r} for the Dockerfile to copy from.")
+        image._dockerfile = file.read_text()
+        image.context = folder.absolute() if _COPIES.search(image._dockerfile) else None
+        return image._checked()
 
     def add_python_version(self, python_version: str) -> Self:
         """Use this Python version instead."""
@@ -91,11 +106,13 @@ class Image:
         from treadle.model.settings import load  # noqa: PLC0415
         from treadle.sdk.console import Console  # noqa: PLC0415
         from treadle.sdk.local import ensure_server  # noqa: PLC0415
-        from treadle.sdk.prepare import build_image  # noqa: PLC0415
+        from treadle.sdk.prepare import build_image, with_context  # noqa: PLC0415
 
         console = Console()
         settings = ensure_server(load(), console)
-        return build_image(Client(settings.url, settings.token), self.spec, console)
+        client = Client(settings.url, settings.token)
+        spec = with_context(client, self.spec, self.context, console, data=settings.data)
+        return build_image(client, spec, console)
 
     @property
     def spec(self) -> ImageSpec:
@@ -107,6 +124,7 @@ class Image:
             installed=tuple(self._installed) if any(n < len(self._packages) for n in self._installed) else (),
             env_vars=dict(self._env_vars),
             base_image=self._base_image,
+            dockerfile=self._dockerfile,
         )
 
     def _checked(self) -> Self:

@@ -27,17 +27,38 @@ class Prepared(msgspec.Struct, frozen=True):
     deployed: Deployed
 
 
-def prepare(config: QueueConfig, settings: Settings, console: Console, *, root: Path, name: str = "") -> Prepared:
-    """Build the image, sync the source below `root` and make a version of `name`, or the draft when it is empty."""
+def prepare(
+    config: QueueConfig,
+    settings: Settings,
+    console: Console,
+    *,
+    root: Path,
+    name: str = "",
+    context: Path | None = None,
+) -> Prepared:
+    """Build the image, sync the source below `root` and make a version of `name`, or the draft when it is empty.
+
+    `context` is the folder that the image's Dockerfile copies from, if it does.
+    """
     settings = ensure_server(settings, console)
     client = Client(settings.url, settings.token)
-    image_id = build_image(client, config.image, console)
+    image = with_context(client, config.image, context, console, data=settings.data)
+    config = msgspec.structs.replace(config, image=image)
+    image_id = build_image(client, image, console)
     source_id = sync_source(client, root, console, exclude=[settings.data, *_mounted(config, root)])
     request = DeployRequest(name=name, config=config, source_id=source_id, image_id=image_id)
     deployed = client.deploy(request)
     if deployed.warning:
         console.warn(f"No container of this can run here: {deployed.warning}")
     return Prepared(client, settings, deployed)
+
+
+def with_context(client: Client, spec: ImageSpec, context: Path | None, console: Console, *, data: Path) -> ImageSpec:
+    """The definition with its Dockerfile's context, which is uploaded if the server does not hold it yet."""
+    if context is None:
+        return spec
+    console.step("Syncing the context of the Dockerfile")
+    return msgspec.structs.replace(spec, context_id=_upload(client, context, console, exclude=[data]))
 
 
 def build_image(client: Client, spec: ImageSpec, console: Console) -> str:
@@ -68,6 +89,10 @@ def build_image(client: Client, spec: ImageSpec, console: Console) -> str:
 def sync_source(client: Client, root: Path, console: Console, *, exclude: Sequence[Path]) -> str:
     """The id of the packed source, which is uploaded only if the server does not hold it yet."""
     console.step("Syncing files")
+    return _upload(client, root, console, exclude=exclude)
+
+
+def _upload(client: Client, root: Path, console: Console, *, exclude: Sequence[Path]) -> str:
     with tempfile.TemporaryFile() as file:
         packed = pack(root, file, exclude=exclude)
         for reason in packed.skipped:

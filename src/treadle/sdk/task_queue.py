@@ -44,6 +44,7 @@ class TaskQueue(Generic[P, R]):
         self.config: QueueConfig = define(func, given)
         self.on_start: Callable[..., Any] | None = given["on_start"]
         self.retry_for: tuple[type[BaseException], ...] = exception_classes(given["retry_for"])
+        self._context: Path | None = given["image"].context if given["image"] else None
         self._draft: Prepared | None = None
         self._lock = threading.Lock()
 
@@ -147,7 +148,7 @@ class TaskQueue(Generic[P, R]):
 
         root = Path.cwd()
         config = msgspec.structs.replace(self.config, handler=locate(self.func, root))
-        return prepare(config, load(), console, root=root, name=name)
+        return prepare(config, load(), console, root=root, name=name, context=self._context)
 
     def _encode(self, payload: Any) -> bytes:
         try:

@@ -13,7 +13,7 @@ from litestar.response import Stream
 from treadle.model.api import BuildEvent, BuildRequest, ImageView, Pruned, PruneRequest
 from treadle.model.container import Role
 from treadle.model.deployment import check_image
-from treadle.model.errors import TreadleError
+from treadle.model.errors import InvalidInput, TreadleError
 from treadle.model.ids import iso
 from treadle.model.wire import ImageHere
 from treadle.server.deployments import decode_body
@@ -28,8 +28,10 @@ class Images(Controller):
     @post("/v2/images", status_code=200)
     async def build(self, request: AnyRequest, house: NamedDependency[House]) -> Stream:
         """Build an image or find it; JSON lines of build events, the last one with the id or the error."""
-        house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
+        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
         spec = check_image((await decode_body(request, BuildRequest, house.settings.max_body)).spec)
+        if spec.context_id and not house.reader.has_source(caller.workspace_id, spec.context_id):
+            raise InvalidInput("The context of the Dockerfile was never uploaded.", "PUT it to /v2/sources first.")
         return Stream(_lines(house.builds.build(spec)), media_type="application/x-ndjson")
 
     @get("/v2/images")
