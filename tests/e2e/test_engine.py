@@ -136,7 +136,7 @@ def test_a_container_survives_its_server_and_is_adopted(engine_place: Place, doc
     assert docker.run("inspect", "--format", "{{.State.Pid}}", container) == before
     (engine_place.data / "agent" / "containers" / container / "code" / "go").touch()
     task = engine_place.ended(task_id, 60)
-    assert (task["result"], len(task["attempts"])) == ("waited", 1)
+    assert (task["result"], len(task["attempts"])) == ("waited", 1), task["failure_reason"]
 
 
 def test_a_container_that_is_killed_by_hand_is_seen_at_once_and_removed(engine_place: Place, docker: Engine) -> None:

@@ -32,7 +32,8 @@ def app(place: Place, *, packages: tuple[str, ...] = (), commands: tuple[str, ..
 
 def environments(place: Place) -> list[Path]:
     """Image folders, whole or not."""
-    return [path for path in (place.data / "images").iterdir() if path.is_dir() and not path.name.startswith((".", "runner-"))]
+    found = (place.data / "images").glob("*")
+    return [path for path in found if path.is_dir() and not path.name.startswith((".", "runner-"))]
 
 
 @pytest.fixture
@@ -83,7 +84,6 @@ def test_four_deploys_at_once_build_one_image(place: Place, deploying: list[subp
         ("Image(python_packages=['six', 'treadle-no-such-package'])", "treadle-no-such-package"),
         ("Image(python_version='3.99')", "3.99"),
         ("Image(python_packages=['six'], commands=['echo once', 'echo twice; exit 4'])", "exit code 4: twice"),
-        ("Image(commands=['apt-get install -y jq'])", "apt-get install -y jq"),
         ("Image(base_image='debian:12')", "debian:12"),
     ],
 )

@@ -52,7 +52,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 class DockerRuntime:
-    """Starts runners with an engine, in images with an interpreter at `spec.python` (runtime/docker_image.py)."""
+    """Starts runners with an engine, in images with an interpreter at `spec.python` (runtime/engine_image.py)."""
 
     limits = "docker"
     isolation = Isolation.ENGINE
@@ -133,7 +133,8 @@ class DockerRuntime:
         except (OSError, msgspec.MsgspecError):
             return None
         found = ["ps", "--quiet", "--filter", f"label={LABEL}={state.container_id}"]
-        if await asyncio.to_thread(self._engine.ask, *found):
+        listed = await asyncio.to_thread(self._engine.ask, *found)
+        if listed and not (folder / _ENV).exists():  # else its agent was killed before it could say who it is
             with contextlib.suppress(EngineFailed):  # it has ended between the two questions
                 container = await self._watched(folder, state)
                 if container.alive():

@@ -29,7 +29,7 @@ BUILD_LABEL = "treadle.build"
 MAKING = ".engine-"  # prefix of folders in which images are made, then the pid of who makes it
 DEFAULT_BASE = "docker.io/library/python:{minor}-slim"
 _SLEEP = "while :; do sleep 86400; done"
-# Prints the interpreter, its version and where its packages are, for the first name that works.
+# Prints the interpreter and its version, for the first name that is there.
 _FIND = """for name in "$@"; do
   command -v "$name" >/dev/null && exec "$name" -c 'import sys; print(sys.executable, sys.version.split()[0])'
 done; exit 3"""
@@ -120,7 +120,7 @@ class EngineImages:
         with TemporaryDirectory(prefix=f"{MAKING}{os.getpid()}-", dir=self._root) as folder:
             try:
                 engine.run(*_start(name, base, Path(folder), self._commands.mark))
-                made = _Making(engine, name, image, EngineShell(shell, engine, name, Path(folder))).run()
+                made = _Making(image, EngineShell(shell, engine, name, Path(folder))).run()
                 engine.run("exec", name, "rm", "-rf", f"{folder}/cache")  # root's, which the agent may not be
                 engine.run("commit", "--change", 'CMD ["true"]', name, tag_of(image.id))
             except BaseException:
@@ -183,9 +183,7 @@ def _start(name: str, base: str, folder: Path, mark: str) -> list[str]:
 class _Making:
     """One image in the making, in a container that waits for commands."""
 
-    def __init__(self, engine: Engine, name: str, image: Image, shell: EngineShell) -> None:
-        self._engine = engine
-        self._name = name
+    def __init__(self, image: Image, shell: EngineShell) -> None:
         self._image = image
         self._shell = shell
         self._python: Python | None = None
