@@ -25,21 +25,44 @@ DEFAULT = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 def run(spec: RunSpec, template: int, files: list[int]) -> NoReturn:
-    """Make this process a child of `template`, load the handler, and work until the parent closes the socket.
+    """Make this process a child of `template`, load the handler, and work until the parent closes the socket."""
+    child = begin(spec, template, files)
+    with contextlib.suppress(ConnectionError):  # the parent has gone: nobody wants the answer
+        handler = child.load()
+        if handler is not None:
+            child.work(handler)
+    end()
 
-    The files come from the parent: a socket, the tokens, and the pipes to print into.
+
+def begin(spec: RunSpec, template: int, files: list[int], forked_from: Child | None = None) -> Child:
+    """Make this process a child of `template`.
+
+    The files come from the parent: a socket, the tokens, and the pipes to print into. A copy of a child that has
+    loaded the handler keeps its streams and signals: user code may have taken hold of them.
     """
     sock, tokens, out, err = files
-    stamps = print_through(out, err)
+    if forked_from is None:
+        stamps = print_through(out, err)
+        _reset_signals()
+    else:
+        stamps = forked_from.stamps
+        stamps.renew()
+        stamps.open(out, err)
     os.setsid()  # a group of its own: what the handler starts is killed with it
     process.die_with(template)
     process.adopt_orphans()  # so that what the handler leaves behind is known to be its own when it dies
+    return Child(spec, socket.socket(fileno=sock), Turnstile(tokens), stamps)
+
+
+def _reset_signals() -> None:
     for number in DEFAULT:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with contextlib.suppress(ConnectionError):  # the parent has gone: nobody wants the answer
-        Child(spec, socket.socket(fileno=sock), Turnstile(tokens), stamps).serve()
-    _flush()
+
+
+def end() -> NoReturn:
+    """Leave no print behind, and nothing for anybody else to run in this process."""
+    flush()
     os._exit(0)
 
 
@@ -48,21 +71,26 @@ class Child:
 
     def __init__(self, spec: RunSpec, sock: socket.socket, turnstile: Turnstile, stamps: Stamps) -> None:
         self._spec = spec
-        self._stamps = stamps
+        self.stamps = stamps
         self._turnstile = turnstile
         self._sock = sock
         self._from_parent: BinaryIO = sock.makefile("rb")
         self._pid = os.getpid()
 
-    def serve(self) -> None:
-        handler = self._load()
-        if handler is None:
-            return
-        self._send(Ready(1))
+    def work(self, handler: Handler) -> None:
+        """Run tasks until the parent closes the socket."""
+        self.send(Ready(1))
         while (work := self._next()) is not None:
-            self._send(self._attempt(handler, work))  # at once: with the next token the parent counts on it
+            self.send(self._attempt(handler, work))  # at once: with the next token the parent counts on it
 
-    def _load(self) -> Handler | None:
+    def close(self) -> None:
+        """In a copy of this process: let go of what is another's."""
+        self._from_parent.close()
+        self._sock.close()
+        self._turnstile.close()
+
+    def load(self) -> Handler | None:
+        """The handler; None when it cannot be loaded, and the parent has been told."""
         os.environ["TREADLE_URL"] = self._spec.url
         os.environ["TREADLE_TOKEN"] = self._spec.token
         os.environ["CONTAINER_ID"] = self._spec.container_id
@@ -72,12 +100,12 @@ class Child:
             cause = exc.__cause__
             traceback = traceback_of(cause, self._spec.code) if cause else ""
             _print_error(traceback or f"{exc}\n")
-            self._send(LoadFailed(cut(str(exc)), traceback))
+            self.send(LoadFailed(cut(str(exc)), traceback))
             return None
 
     def _attempt(self, handler: Handler, work: Work) -> Finished:
         """Run one task. Whatever user code raises, also SystemExit, is its failure and not the end of the child."""
-        self._stamps.ref = work.ref
+        self.stamps.ref = work.ref
         os.environ["TASK_ID"] = work.ref.task_id
         os.environ["TASK_ATTEMPT"] = str(work.ref.attempt)
         try:
@@ -106,8 +134,8 @@ class Child:
             python_version=self._spec.python,
         )
 
-    def _send(self, message: FromChild) -> None:
-        _flush()
+    def send(self, message: FromChild) -> None:
+        flush()
         if os.getpid() != self._pid:
             os._exit(0)  # user code has forked and let its copy return here: one process speaks for a task
         self._sock.sendall(pack(message))
@@ -134,7 +162,7 @@ def _print_error(text: str) -> None:
         print(text, end="", file=sys.__stderr__)
 
 
-def _flush() -> None:
+def flush() -> None:
     """What was printed is in the log before the task is reported."""
     for stream in (sys.stdout, sys.stderr):
         try:  # noqa: SIM105 -- contextlib.suppress costs twice what a flush of nothing does

@@ -10,9 +10,12 @@ from treadle.model.wire import Finished, LoadFailed, Ready, Work, encode
 
 LENGTH = struct.Struct("<I")
 WORK = struct.Struct("<II")  # parent -> child, before each Work: its length, and the number of its token
-ORDER = struct.Struct("<cI")  # parent -> template: FORK (with the child's files) or KILL, and the child's number
-FORK = b"F"
+ORDER = struct.Struct("<cI")  # parent -> template, and on to the checkpoint: what to do, and the child's number
+FORK = b"F"  # with the child's files: fork it from the template
+LOAD = b"L"  # the same, and it is to be the checkpoint
+COPY = b"C"  # with the child's files: fork it from the checkpoint
 KILL = b"K"
+BORN = struct.Struct("<II")  # checkpoint -> template: the number of a child, and its pid
 
 
 class Forked(msgspec.Struct, frozen=True, tag="forked"):
@@ -32,8 +35,20 @@ class Gone(msgspec.Struct, frozen=True, tag="gone"):
     status: int
 
 
-FromTemplate = Forked | Gone | LoadFailed
-FromChild = Ready | Finished | LoadFailed
+class NotForked(msgspec.Struct, frozen=True, tag="not_forked"):
+    """Template -> parent: the checkpoint had ended before it forked the child with this number."""
+
+    number: int
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """Checkpoint -> parent: the handler is loaded. With a `trouble` it cannot be forked, and is a worker."""
+
+    trouble: str
+
+
+FromTemplate = Forked | Gone | NotForked | LoadFailed
+FromChild = Ready | Finished | LoadFailed | Loaded
 
 decode_from_template = msgspec.msgpack.Decoder(FromTemplate).decode
 decode_from_child = msgspec.msgpack.Decoder(FromChild).decode

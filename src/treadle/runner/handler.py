@@ -52,6 +52,20 @@ class Handler:
             self._loop = asyncio.Runner()
         return self._loop.run(value)
 
+    def unfinished(self) -> int:
+        """How many tasks of asyncio `on_start` has left on the event loop."""
+        if self._loop is None:
+            return 0
+        import asyncio  # noqa: PLC0415 -- there already
+
+        return len(asyncio.all_tasks(self._loop.get_loop()))
+
+    def close_loop(self) -> None:
+        """Give the event loop up; the next coroutine gets a new one."""
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+
 
 def _has_context(func: Callable[..., Any]) -> bool:
     try:

@@ -27,6 +27,7 @@ _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 24, 38
 _LAST_CAPABILITY = 63
 _CAPABILITY_VERSION_3 = 0x20080522
 _RULE_PATH_BENEATH = 1
+_MADV_COLLAPSE = 25
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -87,6 +88,11 @@ def drop_capabilities() -> None:
             break  # past the last that this kernel knows, or there are none to give up
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, bytes(24)), "capset")
+
+
+def collapse(start: int, length: int) -> None:
+    """Have this memory, whose bounds are those of huge pages, lie in such pages (MADV_COLLAPSE, Linux 6.1)."""
+    _check(_libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_COLLAPSE), "madvise")
 
 
 def hide_memory(hidden: bool) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from treadle.model.wire import (
 )
 from treadle.runner.dealing import Dealer
 from treadle.runner.evidence import Evidence, how
-from treadle.runner.frames import FromChild
+from treadle.runner.frames import FromChild, Loaded
 from treadle.runner.link import End, Link
 from treadle.runner.pool import Child, Fate, Pool
 from treadle.runner.printed import Printed
@@ -77,6 +78,7 @@ class Parent:
             template,
             self._printed,
             workers=spec.config.workers,
+            checkpoint=spec.config.checkpoint_enabled and sys.platform == "linux",
             on_messages=self._on_messages,
             on_exit=self._on_exit,
             on_template_end=self._on_template_end,
@@ -217,17 +219,26 @@ class Parent:
                     self._dealer.ended(child, message.ref, now)
                     self._on_finished(child, message)
                 case Ready():
-                    child.loaded = True
-                    self._printed.send_own()
-                    child.output.starting = False
-                    if self._dealer.alone(child):
-                        self._evidence.forget()
+                    self._on_loaded(child)
                     self._dealer.join(child)
                     self._tell_free(message)
+                case Loaded(""):
+                    self._on_loaded(child)
+                    self._pool.copy()
+                case Loaded(trouble):
+                    self._printed.say(f"no checkpoint: {trouble}. Each worker loads for itself", starting=True)
+                    self._pool.do_without_checkpoint()
                 case LoadFailed():
                     child.fate = Fate.BROKEN
                     self._printed.send_own()
                     self._fail(message)
+
+    def _on_loaded(self, child: Child) -> None:
+        child.loaded = True
+        self._printed.send_own()
+        child.output.starting = False
+        if self._dealer.alone(child):
+            self._evidence.forget()
 
     def _tell_free(self, ready: Ready) -> None:
         if self._promised:
@@ -276,17 +287,21 @@ class Parent:
             self._printed.end(ref, how(died) if died else f"killed: timeout={self._spec.config.timeout} s is over")
             self._report(Finished(ref, died=died, timed_out=timed_out))
         elif child.fate in (None, Fate.STUCK):
-            self._promised += child.loaded
+            self._promised += child.loaded and not child.checkpoint
             self._on_needless_death(child, status)
         if not self._stopping:
-            self._pool.fork()
+            self._pool.replace(child)
         self._go_on()
 
     def _on_needless_death(self, child: Child, status: int) -> None:
         """A child that had no task is replaced, but not for ever."""
         self._deaths += 1
         told = how(self._evidence.of_death(status, alone=self._dealer.alone(child)))
-        when = "between tasks" if child.loaded else "while loading the handler"
+        when = (
+            ("as the checkpoint" if child.checkpoint else "between tasks")
+            if child.loaded
+            else "while loading the handler"
+        )
         self._printed.say(f"a process ended {when}: {told}", starting=child.output.starting)
         if self._deaths >= MAX_DEATHS:
             times = f"{self._deaths} times in a row"

@@ -11,12 +11,15 @@ from enum import Enum, auto
 from treadle.model.wire import LoadFailed, Work
 from treadle.runner import process
 from treadle.runner.frames import (
+    COPY,
     FORK,
     KILL,
+    LOAD,
     ORDER,
     Forked,
     FromChild,
     Gone,
+    NotForked,
     decode_from_child,
     decode_from_template,
     pack_work,
@@ -37,12 +40,16 @@ class Fate(Enum):
 
 
 class Child:
-    """One child process: loading until `loaded`, then running the first task in its `hand`; the others follow."""
+    """One child process: loading until `loaded`, then running the first task in its `hand`; the others follow.
 
-    def __init__(self, number: int, printed: Printed, *, starting: bool) -> None:
+    The `checkpoint` gets no tasks: when it has loaded the handler, workers are forked from it.
+    """
+
+    def __init__(self, number: int, printed: Printed, *, starting: bool, checkpoint: bool = False) -> None:
         self.number = number
         self.pid = 0
         self.loaded = False
+        self.checkpoint = checkpoint
         self.hand: deque[Work] = deque()  # given and not reported, in the order in which they begin
         self.since: float | None = None  # when the first of them began as far as is known, in the event loop's time
         self.fate: Fate | None = None
@@ -73,6 +80,7 @@ class Pool:
         printed: Printed,
         *,
         workers: int,
+        checkpoint: bool,
         on_messages: Callable[[Child, list[FromChild]], None],
         on_exit: Callable[[Child, list[FromChild], int], None],
         on_template_end: Callable[[LoadFailed | None], None],
@@ -80,6 +88,10 @@ class Pool:
         self._sock = template
         self._printed = printed
         self._workers = workers
+        self._with_checkpoint = checkpoint
+        self._checkpoint: Child | None = None  # that is there, loaded or not
+        self._copied: Child | None = None  # the worker that it was asked for: one at a time
+        self._wanted = 0  # workers that are to be forked, and it has not been asked for
         self._on_messages = on_messages
         self._on_exit = on_exit
         self._on_template_end = on_template_end
@@ -90,17 +102,53 @@ class Pool:
         self._alive = True
 
     def fork(self) -> None:
-        """Ask for a new child; it says Ready when it has loaded the handler."""
+        """Ask for a new worker; it says Ready when it has the handler."""
+        self._wanted += 1
+        self._go_on()
+
+    def replace(self, gone: Child) -> None:
+        """Ask for another child in the place of one that has ended."""
+        self._wanted += not gone.checkpoint
+        self._go_on()
+
+    def do_without_checkpoint(self) -> None:
+        """What was loaded cannot be forked: the child that has loaded it is a worker, and so are all to come."""
+        assert self._checkpoint is not None
+        self._checkpoint.checkpoint = self._with_checkpoint = False
+        self._checkpoint = None
+        self._wanted -= 1
+        self._go_on()
+
+    def copy(self) -> None:
+        """The checkpoint has loaded the handler: fork the workers from it."""
+        assert self._checkpoint is not None
+        self._checkpoint.loaded = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Ask for what is wanted and can be had now."""
+        if self._with_checkpoint and self._checkpoint is None:
+            self._checkpoint = self._make(LOAD)
+        while self._wanted and not self._with_checkpoint:
+            self._wanted -= 1
+            self._make(FORK)
+        if self._wanted and self._checkpoint and self._checkpoint.loaded and self._copied is None:
+            self._wanted -= 1
+            self._copied = self._make(COPY)
+
+    def _make(self, word: bytes) -> Child | None:
         if not self._alive:
-            return
+            return None
         self._count += 1
-        child = Child(self._count, self._printed, starting=self._count <= self._workers)
+        starting = self._count <= self._workers + self._with_checkpoint
+        child = Child(self._count, self._printed, starting=starting, checkpoint=word == LOAD)
         ours, theirs = socket.socketpair()
         child.pipe = Pipe(ours, lambda frames: self._from_child(child, frames), lambda: self._order(KILL, child))
         self._children[child.number] = child
-        self._order(FORK, child, [theirs.fileno(), child.tokens.end, *child.output.childs_ends])
+        self._order(word, child, [theirs.fileno(), child.tokens.end, *child.output.childs_ends])
         theirs.close()
         child.output.hand_over()
+        return child
 
     def kill(self, child: Child, fate: Fate) -> None:
         """Kill a child and what it started, at once; `on_exit` follows when it is gone."""
@@ -133,11 +181,30 @@ class Pool:
                 self._last_words = message
             elif isinstance(message, Forked):
                 self._children[message.number].pid = message.pid
+                self._next_copy(message.number)
+            elif isinstance(message, NotForked):
+                self._not_forked(message.number)
             else:
                 self._gone(message)
 
+    def _next_copy(self, number: int) -> None:
+        """This child is there; the one that follows may be asked for."""
+        if self._copied is not None and self._copied.number == number:
+            self._copied = None
+            self._go_on()
+
+    def _not_forked(self, number: int) -> None:
+        child = self._children.pop(number)
+        child.pipe.close()
+        child.output.close()
+        child.tokens.close()
+        self._wanted += 1
+        self._next_copy(number)
+
     def _gone(self, gone: Gone) -> None:
         child = self._children.pop(gone.number)
+        if child is self._checkpoint:
+            self._checkpoint = None
         last = self.hear(child)  # it may have finished its task before it ended
         child.pipe.close()
         child.output.close()

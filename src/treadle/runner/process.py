@@ -37,13 +37,24 @@ def _do_nothing(number: int, frame: object) -> None:
     """Have SIGCHLD write into the wake-up socket, which an ignored signal does not."""
 
 
-def serve(sock: socket.socket, awake: socket.socket, obey: Callable[[], bool], reap: Callable[[], None]) -> None:
-    """Call `reap` when a child has ended and `obey` when an order has come, until that says that none will follow."""
+def serve(
+    sock: socket.socket,
+    awake: socket.socket,
+    obey: Callable[[], bool],
+    reap: Callable[[], None],
+    also: tuple[socket.socket, Callable[[], None]] | None = None,
+) -> None:
+    """Call `reap` when a child has ended and `obey` when an order has come, until that says that none will follow.
+
+    `also`: another socket, and what to call when it can be read.
+    """
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    poll.register(awake, select.POLLIN)
+    for one in (sock, awake, *(also or ())[:1]):
+        poll.register(one, select.POLLIN)
     while True:
         ready = {fd for fd, _ in poll.poll()}
+        if also and also[0].fileno() in ready:
+            also[1]()
         if awake.fileno() in ready:
             with contextlib.suppress(BlockingIOError):
                 awake.recv(4096)
@@ -52,9 +63,9 @@ def serve(sock: socket.socket, awake: socket.socket, obey: Callable[[], bool], r
             return
 
 
-def adopt_orphans() -> None:
+def adopt_orphans(*, adopt: bool = True) -> None:
     """Have what children leave behind become this process's to reap: a container may have no init."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(PR_SET_CHILD_SUBREAPER, int(adopt))
 
 
 def die_with(parent: int) -> None:
@@ -92,6 +103,15 @@ def kill_group(pid: int) -> None:
     for kill in (os.kill, os.killpg):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
+
+
+def is_child(pid: int) -> bool:
+    """Whether this is a process of which the caller is the parent, and which is not reaped."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def children() -> list[int]:

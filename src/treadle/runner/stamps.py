@@ -21,8 +21,18 @@ class Stamps:
     """The attempt that runs, and the mark of this process."""
 
     def __init__(self) -> None:
-        self.mark = b"\0" + os.urandom(8).hex().encode()
+        self.renew()
         self.ref: AttemptRef | None = None
+
+    def renew(self) -> None:
+        self.mark = b"\0" + os.urandom(8).hex().encode()
+
+    def open(self, out: int, err: int) -> None:
+        """Have the standard files of this process lead into two pipes, and the mark open both."""
+        for target, pipe in ((1, out), (2, err)):
+            os.dup2(pipe, target)
+            os.close(pipe)
+            os.write(target, self.mark)
 
 
 class Stamped(io.RawIOBase):
@@ -57,10 +67,7 @@ class Stamped(io.RawIOBase):
 def print_through(out: int, err: int) -> Stamps:
     """Have this process print into two pipes, with stamps, from now on."""
     stamps = Stamps()
-    for target, pipe in ((1, out), (2, err)):
-        os.dup2(pipe, target)
-        os.close(pipe)
-        os.write(target, stamps.mark)
+    stamps.open(out, err)
     sys.stdout = sys.__stdout__ = _stream(1, stamps)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _stream(2, stamps)  # type: ignore[misc]
     return stamps

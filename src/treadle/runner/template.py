@@ -13,8 +13,9 @@ from typing import NoReturn
 
 from treadle.model.container import RELAY, Isolation
 from treadle.model.wire import LoadFailed, RunSpec
-from treadle.runner import child, process, sandbox
-from treadle.runner.frames import FORK, ORDER, Forked, FromTemplate, Gone, pack
+from treadle.runner import checkpoint, child, process, sandbox
+from treadle.runner.copies import Copies
+from treadle.runner.frames import COPY, FORK, LOAD, ORDER, Forked, FromTemplate, Gone, NotForked, pack
 
 ASIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to the whole group, meant for the parent
 
@@ -61,6 +62,7 @@ class Template:
         self._spec = spec
         self._sock = sock
         self._numbers: dict[int, int] = {}  # pid -> number of each child that is not reaped
+        self._copies = Copies()
         self._awake, self._wake = process.watch_children()
 
     def serve(self, hatch: socket.socket) -> int:
@@ -74,7 +76,7 @@ class Template:
         gc.collect()
         gc.freeze()  # the children's collectors shall not touch, and so copy, what is loaded already
         try:
-            process.serve(self._sock, self._awake, self._obey, self._reap)
+            process.serve(self._sock, self._awake, self._obey, self._reap, (self._copies.births, self._welcome))
         finally:
             self._end_children()
         return 0
@@ -115,8 +117,15 @@ class Template:
         word, number = ORDER.unpack(order)
         if word == FORK:
             self._fork(number, fds)
+        elif word == LOAD:
+            self._fork(number, fds, *self._copies.open(number))
+        elif word == COPY:
+            if not self._copies.order(number, fds):
+                self._tell(NotForked(number))
         else:
             self._kill(number)
+        for fd in fds:
+            os.close(fd)
         return True
 
     def _kill(self, number: int) -> None:
@@ -124,29 +133,52 @@ class Template:
             if known == number:
                 process.kill_group(pid)
 
-    def _fork(self, number: int, fds: list[int]) -> None:
+    def _fork(self, number: int, fds: list[int], *ways: socket.socket) -> None:
+        """`ways`: of a child that is to be the checkpoint, from and to this process."""
         template = os.getpid()
         self._first_to_go.is_born(True)
         pid = os.fork()
         if pid == 0:
-            self._become_child(template, fds)
+            self._become_child(template, fds, ways)
         self._first_to_go.is_born(False)
-        for fd in fds:
-            os.close(fd)
+        for way in ways[:1]:
+            way.close()
+        self._count_in(number, pid)
+
+    def _count_in(self, number: int, pid: int) -> None:
         self._numbers[pid] = number
         self._tell(Forked(number, pid if self._spec.sandbox.level != Isolation.NAMESPACES else 0))
 
-    def _become_child(self, template: int, fds: list[int]) -> NoReturn:
+    def _become_child(self, template: int, fds: list[int], ways: tuple[socket.socket, ...]) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             for file in (self._sock, self._awake, self._wake, self._first_to_go):
                 file.close()
+            self._copies.let_go(ways)
             sandbox.show()
+            if ways:
+                checkpoint.run(self._spec, template, fds, *ways)
             child.run(self._spec, template, fds)
         except BaseException:  # noqa: BLE001 -- a child must never go on as a second template
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
+
+    def _welcome(self) -> None:
+        """Take in the copy that the checkpoint has forked. Its word goes as far as it is this process's child."""
+        pid = self._copies.born()
+        if pid is None:
+            return
+        early = self._copies.early.get(pid)
+        number = self._copies.settle()
+        assert number is not None
+        if early is None and (pid in self._numbers or not process.is_child(pid)):
+            self._tell(NotForked(number))
+            return
+        self._count_in(number, pid)
+        if early is not None:
+            self._bury(pid, early)
+        self._kill_strays()
 
     def _reap(self) -> None:
         """Tell the parent of each child that has ended, after killing what it leaves behind in its group.
@@ -154,17 +186,31 @@ class Template:
         While it is not reaped its pid cannot be given to another process, so the group killed is its own.
         """
         while (pid := _ended()) is not None:
-            number = self._numbers.pop(pid, None)
-            if number is not None:
+            if pid in self._numbers:
                 process.kill_group(pid)
             _, status = os.waitpid(pid, 0)
+            self._bury(pid, os.waitstatus_to_exitcode(status))
+
+    def _bury(self, pid: int, status: int) -> None:
+        number = self._numbers.pop(pid, None)
+        if number is None and self._copies.awaited is not None:
+            self._copies.early[pid] = status
+        self._kill_strays()
+        if number is not None:
+            self._tell(Gone(number, status))
+        if number is not None and number == self._copies.number:
+            self._welcome()  # who has come last
+            unborn = self._copies.close()
+            if unborn is not None:
+                self._tell(NotForked(unborn))
             self._kill_strays()
-            if number is not None:
-                self._tell(Gone(number, os.waitstatus_to_exitcode(status)))
 
     def _kill_strays(self) -> None:
         """Kill what has come to this process unnumbered: each child keeps its own orphans for as long as it lives,
-        so these were started by one that is dead, whatever session or group they have made for themselves."""
+        so these were started by one that is dead, whatever session or group they have made for themselves. One that
+        is awaited may be among them; they are looked at again when it is known."""
+        if self._copies.awaited is not None:
+            return
         for pid in process.children():
             if pid not in self._numbers:
                 process.kill_group(pid)

@@ -49,6 +49,9 @@ class Turnstile:
         self._poll = select.poll()
         self._poll.register(end, select.POLLIN)
 
+    def close(self) -> None:
+        os.close(self._end)
+
     def wait(self) -> int | None:
         """Take the next token, when there is one; None when the parent has ended."""
         while True:
