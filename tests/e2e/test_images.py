@@ -48,8 +48,9 @@ def deploying(place: Place) -> Iterator[list[subprocess.Popen[str]]]:
 
 def start_deploy(place: Place, name: str) -> subprocess.Popen[str]:
     argv = [*TREADLE, "deploy", "app.py:handler", "--name", name]
+    env = place.environ | {"TREADLE_URL": place.url}  # it shall start no server where this one is killed
     return subprocess.Popen(
-        argv, cwd=place.code, env=place.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        argv, cwd=place.code, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     )
 
 
