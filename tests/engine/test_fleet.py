@@ -43,6 +43,16 @@ def beat_and_sweep(desk: Desk, seconds: int, *beating: str) -> None:
 # connect
 
 
+def test_a_call_that_was_overtaken_by_a_later_one_changes_nothing(desk: Desk) -> None:
+    """The hello of a broken link may be read after that of the next one: what the later one has told counts."""
+    deployment = desk.deploy()
+    container, link = desk.started(deployment, free=0)
+    desk.connect(container, free=1, link=link - 1)
+    assert desk.free(deployment) == 0
+    desk.ready(container, link)
+    assert desk.free(deployment) == 1
+
+
 def test_the_first_call_makes_a_container_run(desk: Desk) -> None:
     """It is running from then on, holds a lease, and takes work as soon as a child is free."""
     deployment = desk.deploy()
@@ -324,6 +334,18 @@ def test_draining_lets_running_tasks_finish(desk: Desk) -> None:
     assert len(desk.engine.roster.live) == 1
     gone(desk, container)
     assert (desk.engine.roster.live, desk.task(waiting).status) == ({}, S.PENDING)
+
+
+def test_a_lease_that_was_granted_after_a_pause_and_not_written_is_granted_again(desk: Desk) -> None:
+    """A full disk at that moment makes nobody lost."""
+    container, _ = desk.started(desk.deploy())
+    desk.ask(desk.engine.fleet.sweep)
+    desk.now += 90
+    desk.store.broken = 1
+    desk.run((desk.engine.fleet.sweep, None))
+    desk.now += 1
+    desk.ask(desk.engine.fleet.sweep)
+    assert desk.status(container) is C.RUNNING
 
 
 def test_a_stopping_container_past_its_grace_is_taken_away(desk: Desk) -> None:

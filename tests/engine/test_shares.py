@@ -281,6 +281,32 @@ def test_each_further_failure_doubles_the_rest(desk: Desk) -> None:
     assert rests == [0, 0, 60, 120, 240, 480, 900, 900]
 
 
+def test_starts_that_fail_together_double_nothing(desk: Desk) -> None:
+    """Ten containers of one broken file are degraded for a minute like three; `why` tells of three."""
+    desk.agent(memory=8192)
+    deployment = desk.deploy(autoscaler=MANY)
+    for _ in range(10):
+        desk.submit(deployment)
+    desk.tick()
+    names = living(desk, deployment)
+    desk.run(*((desk.engine.fleet.gone, Gone(name, "ImportError: no", failed=True)) for name in names))
+    assert desk.engine.scaler.why(deployment.id, desk.now).startswith("degraded: 3 failed starts; next try in 60 s")
+
+
+def test_a_machine_that_is_lost_makes_nobody_degraded(desk: Desk) -> None:
+    """What was starting there starts elsewhere."""
+    hello = desk.agent("a1")
+    deployment = desk.deploy(autoscaler=MANY)
+    for _ in range(5):
+        desk.submit(deployment)
+    desk.tick()
+    desk.ask(desk.engine.fleet.agent_gone, hello)
+    desk.agent("a2")
+    for _ in range(int(LEASE_SECONDS) + 2):
+        desk.tick(1)
+    assert [desk.row(name).agent_id for name in living(desk, deployment)] == ["a2"] * 5
+
+
 # what is cut off
 
 

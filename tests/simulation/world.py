@@ -312,17 +312,18 @@ class World(Server):
         calm = 0
         for turn in range(rounds):
             self.store.broken = int(turn < 10 and self.random.random() < 0.3)
-            self._start_stopped()
+            if turn <= 10:
+                self._start_all()
             self._round()
             calm = calm + 1 if self.ledger.is_over() and turn > 10 else 0
             if calm > 8 and all(name in self.links for name in self.engine.roster.live):  # longer than any keep_warm
                 break
         self.ledger.check_over(self.engine, self.links, self.runners())
 
-    def _start_stopped(self) -> None:
+    def _start_all(self) -> None:
+        """Those that were stopped, and those that rest from failed starts."""
         for deployment in self.deployments:
-            found = self.engine.catalog.deployment(deployment.id)
-            if not found.active and found.deleted_at is None:
+            if self.engine.catalog.deployment(deployment.id).deleted_at is None:
                 self.ask(self.engine.switch.start, Which(self.workspace.id, deployment.id), self._switched)
 
     def _round(self) -> None:

@@ -127,6 +127,8 @@ class Fleet:
         container = self._roster.live.get(hello.container_id)
         if container is None:
             return NotFound(f"Container {hello.container_id} is not wanted any more.")
+        if self._hints.slots.overtaken(container.id, link):
+            return None  # what it says was true before, and the runner has hung up
         self._outbox.add(Linked(container.id, link))
         missing = self._queue.resume(container.id, hello.held)
         if container.status is S.STOPPING:
@@ -258,7 +260,9 @@ class Fleet:
         After a pause of our own (the machine slept, the clock was set) they get one more lease: their heartbeats may
         be waiting to be read.
         """
-        passed, self._swept = now - self._swept, now
+        before, self._swept = self._swept, now
+        self._hints.journal.note(lambda: self._not_swept_since(before))
+        passed = now - before
         if not 0 <= passed <= PAUSE:
             for container in list(self._roster.live.values()):
                 if passed < 0 or container.lease_until < now:
@@ -270,6 +274,10 @@ class Fleet:
             self._lost(container, now)
         return [len(late)] * len(requests)
 
+    def _not_swept_since(self, before: float) -> None:
+        """The sweep was not written, so what it has granted after a pause is still to be granted."""
+        self._swept = before
+
     def _is_overdue(self, container: Container, now: float) -> bool:
         """It was told to stop, and its runner should have ended it by now."""
         return _time_is_up(container, now - STOP_SECONDS) and container.id not in self._roster.condemned
@@ -280,8 +288,9 @@ class Fleet:
         condemned = container.id in self._roster.condemned
         if condemned or _time_is_up(container, now):
             reason = container.reason
-        if silent or condemned or container.agent_id not in self._roster.agents:
-            self._end(container, Gone(container.id, reason, failed=silent), now)
+        reachable = container.agent_id in self._roster.agents
+        if silent or condemned or not reachable:
+            self._end(container, Gone(container.id, reason, failed=silent and reachable), now)
         else:
             self._condemn(container, reason, now)
 

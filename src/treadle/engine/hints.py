@@ -137,6 +137,10 @@ class Slots:
         if deployment_id is not None:
             self._room.get(deployment_id, {}).pop(container_id, None)
 
+    def overtaken(self, container_id: str, link: int) -> bool:
+        """Whether a later connection of this runner was greeted before this one."""
+        return self._link.get(container_id, link) > link
+
     def speaks(self, container_id: str, link: int) -> bool:
         """Whether this is the connection that counts; what an earlier one still brings may be overtaken."""
         return self._link.get(container_id) == link

@@ -160,7 +160,8 @@ class Scaler:
         `min_containers` counts for the newest version of a name only: nobody would ever stop the containers of a
         draft or of a version that was replaced.
         """
-        if self._warm.get(deployment.id, now) <= now:
+        left = self._warm.get(deployment.id, now) - now
+        if not 0 < left <= deployment.config.keep_warm_seconds:  # over, or from before the clock was set back
             self._warm.pop(deployment.id, None)
         newest = self._standing.get((deployment.workspace_id, deployment.name))
         standing = newest is not None and newest.id == deployment.id

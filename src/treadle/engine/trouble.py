@@ -29,7 +29,10 @@ class Troubles:
         self._by_deployment: dict[str, Trouble] = {}
 
     def start_failed(self, deployment_id: str, reason: str, now: float, tail: str = "") -> None:
+        """One more start has failed; those that fail while it rests were begun before, and change nothing."""
         before = self._by_deployment.get(deployment_id)
+        if before is not None and now < before.until:
+            return
         failures = (before.failures if before else 0) + 1
         rest = min(COOLDOWN * 2.0 ** min(failures - FAILED_STARTS, 60), LONGEST_COOLDOWN)
         until = now + rest if failures >= FAILED_STARTS else 0.0
