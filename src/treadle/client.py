@@ -166,7 +166,7 @@ class Client(Exchange):
         self._call("DELETE", f"/v2/serve/{quote(deployment_id, safe='')}")
 
     def follow_served(self, deployment_id: str) -> Iterator[api.LogLine | api.TaskEnd | api.ServeNews]:
-        """What is printed from now on, ends of tasks, and how containers start, until it is served no more."""
+        """What is printed, ends of tasks, and how containers start, until it is served no more."""
         for kind, data in self._watch(f"/v2/serve/{quote(deployment_id, safe='')}/logs"):
             if kind == "line":
                 yield decode(data, api.LogLine)

@@ -32,7 +32,11 @@ class PlayedLink:
     connected = True
 
     def __init__(
-        self, spec: RunSpec, greet: Callable[[], list[RunnerToServer]], receive: Callable[[list[ServerToRunner]], None]
+        self,
+        spec: RunSpec,
+        greet: Callable[[], list[RunnerToServer]],
+        receive: Callable[[list[ServerToRunner]], None],
+        say: Callable[[str], None],
     ) -> None:
         self.greet = greet
         self.receive = receive

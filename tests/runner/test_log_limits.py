@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from treadle.model.log import KEPT_BYTES, KEPT_LINES, LINES_AT_ONCE, LINES_PER_SECOND, MAX_LINE, NOTE, Line, Stream
+from treadle.model.wire import AttemptRef, Lines
+from treadle.runner import printed
 from treadle.runner.printed import LAST_LINES, Log
 from treadle.runner.quota import BYTES_AT_ONCE, BYTES_PER_SECOND, Bucket, Quota
 
@@ -104,3 +110,21 @@ def test_a_containers_own_words_have_no_end() -> None:
         log.add(numbered(0, 500), OUT, 0.0, float(second))
         kept += len(log.take())
     assert kept == 50_000
+
+
+def test_what_a_server_misses_for_too_long_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are held while there is none, up to a limit; the next one is told them, and how many are missing."""
+    monkeypatch.setattr(printed, "HELD_BYTES", 1000)
+    ref = AttemptRef("t", 1)
+
+    async def away() -> tuple[list[Lines], list[Lines]]:
+        logs = printed.Printed(lambda _lines: False)
+        for _ in range(3):
+            logs.add(ref, b"x" * 700 + b"\n", OUT)
+            logs.end(ref)
+        return logs.greet(), logs.greet()
+
+    first, second = asyncio.run(away())
+    assert [(m.ref, len(m.lines[0].text)) for m in first[:2]] == [(ref, 700), (ref, 700)]
+    assert texts(first[2].lines) == ["1 line left out: there was no server for too long"]
+    assert second == []

@@ -299,3 +299,11 @@ def test_the_runners_log_file_does_not_grow(runner: Runner) -> None:
     for n in range(20):
         link.run(f"t{n}")
     assert runner.log() == ""
+
+
+def test_the_runners_own_words_are_the_containers(runner: Runner) -> None:
+    """A process that dies between tasks is told in the container's log, and in the file that the agent reads."""
+    link = runner.start("import os, threading\ndef handler():\n    threading.Timer(0.05, os._exit, (3,)).start()")
+    link.run("t1")
+    assert link.prints("a process ended between tasks: exit code 3")
+    assert "treadle runner: a process ended between tasks" in runner.log()

@@ -35,9 +35,9 @@ class Talk:
 
     def print(self, *texts: str) -> None:
         """Have the task print, and wait until it is kept."""
-        before = self.server.store.last_log()
+        before = len(self.page()["data"])
         self.line.say(encode([self.lines(*texts, ref=self.ref)]))
-        self.server.until(lambda: self.server.house.reader.last_log() > before)
+        self.server.until(lambda: len(self.page()["data"]) > before)
 
     def end(self, *last: str) -> None:
         self.line.say(encode([self.lines(*last, ref=self.ref), Finished(self.ref, result=b"1", free=True)]))

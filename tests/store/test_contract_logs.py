@@ -76,7 +76,6 @@ def test_reading_goes_on_from_a_number(store: Store, reader: Reader) -> None:
     assert texts(first) == ["0", "1"]
     assert texts(reader.task_log("t", first[-1].seq + 1, 10)) == ["2", "3", "4"]
     assert texts(reader.container_log("c", first[-1].seq, 2)) == ["1", "2"]
-    assert reader.last_log() == first[-1].seq + 3
 
 
 def test_a_task_has_what_its_container_said_while_it_started(store: Store, reader: Reader) -> None:
@@ -138,7 +137,7 @@ def test_numbers_go_on_after_a_restart(store: Store, open_store: object) -> None
     """Chunks and containers of a store that is opened again come after those before."""
     containers(store, "c")
     keep(store, chunk("c", "1"))
-    last = store.last_log()
+    last = store.container_log("c", 0, 10)[-1].seq
     store.close()
     again: Store = open_store()  # type: ignore[operator]
     containers(again, "d")

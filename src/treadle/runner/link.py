@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
@@ -45,15 +44,20 @@ class End(Enum):
 
 
 class Link:
-    """`greet` gives the first messages of each connection, `receive` takes each frame of the server."""
+    """`greet` gives the first messages of each connection, `receive` takes each frame of the server.
+
+    `say` tells people what goes wrong here.
+    """
 
     def __init__(
         self,
         spec: RunSpec,
         greet: Callable[[], list[RunnerToServer]],
         receive: Callable[[list[ServerToRunner]], None],
+        say: Callable[[str], None],
     ) -> None:
         self._spec = spec
+        self._say = say
         self._greet = greet
         self._receive = receive
         self._connection: ClientConnection | None = None
@@ -147,7 +151,7 @@ class Link:
         except ConnectionClosed:
             pass
         except ValueError as exc:  # msgspec's errors are ValueErrors
-            print(f"treadle runner: the server sent what this version cannot read: {exc}", file=sys.stderr)
+            self._say(f"the server sent what this version cannot read: {exc}")
             await connection.close(1007)
 
     async def _send(self, connection: ClientConnection) -> None:

@@ -83,7 +83,7 @@ class Parent:
             on_exit=self._on_exit,
             on_template_end=self._on_template_end,
         )
-        self._link = Link(spec, self._greet, self._on_server)
+        self._link = Link(spec, self._greet, self._on_server, self._printed.say)
         self._evidence = Evidence(spec, self._printed.say)
         self._dealer = Dealer()
         self._promised = 0  # free children that have died: the server counts them, so what replaces them is no news

@@ -83,7 +83,7 @@ class Log:
 
     def _tell_left_out(self, at: float) -> None:
         why = "an attempt's limit" if self._quota.used_up else FAST
-        self.note(f"{self._left_out} {'line' if self._left_out == 1 else 'lines'} left out: {why}", at)
+        self.note(f"{_lines(self._left_out)} left out: {why}", at)
         self._left_out = 0
         self._last.clear()
 
@@ -174,8 +174,12 @@ class Printed:
         """What has waited for a server."""
         held = list(self._held)
         if self._lost:
-            remark = f"{self._lost} lines left out: there was no server for too long"
+            remark = f"{_lines(self._lost)} left out: there was no server for too long"
             held.append(Lines([Line(time.time(), Stream.NOTES, remark)]))
         self._held.clear()
         self._held_bytes = self._lost = 0
         return held
+
+
+def _lines(count: int) -> str:
+    return f"{count} {'line' if count == 1 else 'lines'}"

@@ -50,12 +50,16 @@ def cursor_of(text: str) -> Cursor:
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A log to read: of the task, container or deployment with this id. `over`: nothing will be added to it."""
+    """A log to read: of the task, container or deployment with this id. `over`: nothing will be added to it.
+
+    `told` makes an event of what else followers are told, kind and text; `known` is what they would have been told.
+    """
 
     topic: str
     read: Read
     over: Callable[[], bool]
-    told: Callable[[str, str], bytes] | None = None  # the event for what else is known of it: kind and text
+    told: Callable[[str, str], bytes] | None = None
+    known: Callable[[], list[tuple[str, str]]] = list
 
 
 def answer(
@@ -86,6 +90,8 @@ def page(source: Source, cursor: Cursor, limit: int) -> LogPage:
 async def events(source: Source, bridge: Bridge, cursor: Cursor) -> AsyncIterator[bytes]:
     """Server-sent events: `line` for each line, with the cursor of what follows as its id, then `end`."""
     follower = bridge.followers.add(source.topic)
+    for kind, text in source.known():
+        follower.note(kind, text)
     try:
         while True:
             follower.news.clear()

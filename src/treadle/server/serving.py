@@ -64,13 +64,12 @@ class Serving(Controller):
         deployment_id: FromPath[str],
         cursor: FromQuery[str] = "",
     ) -> Stream:
-        """Server-sent events from now on: `line`, `task` for each that has ended, `news` of containers, `end`."""
+        """Server-sent events from the beginning: `line`, `task` for each that ended, `news` of containers, `end`."""
         caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
         deployment = house.lookup.in_workspace(caller.workspace_id, deployment_id)
         if not deployment.served:
             raise not_served(deployment_id)
-        given = cursor or request.headers.get("last-event-id", "")
-        start = cursor_of(given) if given else Cursor(house.reader.last_log() + 1)
+        start = cursor_of(cursor or request.headers.get("last-event-id", ""))
         return Stream(_followed(house, deployment, start), media_type=EVENTS, headers=HEADERS)
 
 
@@ -92,15 +91,21 @@ async def _followed(house: House, deployment: Deployment, start: Cursor) -> Asyn
         now = house.reader.deployment(deployment.id)
         return now is None or not now.served
 
-    source = Source(
-        deployment.id, partial(house.reader.deployment_log, deployment.id), over, partial(_told, house)
-    )
+    read, told = partial(house.reader.deployment_log, deployment.id), partial(_told, house)
+    source = Source(deployment.id, read, over, told, partial(_ready, house, deployment.id))
     house.sessions.follow(deployment)
     try:
         async for block in events(source, house.bridge, start):
             yield block
     finally:
         house.sessions.unfollow(deployment, over=over())
+
+
+def _ready(house: House, deployment_id: str) -> list[tuple[str, str]]:
+    """The containers of its newest code that are ready already."""
+    engine, now = house.bridge.engine, time.time()
+    ready = (c for c in engine.roster.of(deployment_id) if engine.fleet.loaded_at(c, now) is not None)
+    return [("ready", container.id) for container in ready if not engine.roster.outdated(container)]
 
 
 def _told(house: House, kind: str, text: str) -> bytes:

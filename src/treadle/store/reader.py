@@ -136,10 +136,6 @@ class SqliteReader:
     def deployment_log(self, deployment_id: str, seq: int, limit: int) -> list[Chunk]:
         return self._all(rows.to_chunk, sql.DEPLOYMENT_LOG, deployment_id, seq, limit)
 
-    def last_log(self) -> int:
-        last: int = self._value(sql.LAST_LOG_SEQ)
-        return last
-
     # workspaces, tokens
 
     def workspace(self, workspace_id: int) -> Workspace | None:

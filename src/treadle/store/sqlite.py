@@ -29,7 +29,7 @@ class SqliteStore(SqliteReader):
         self._path = path
         self._last_seq: int = self._value(sql.LAST_SEQ)
         self._last_container_seq: int = self._value(sql.LAST_CONTAINER_SEQ)
-        self._last_log_seq = self.last_log()
+        self._last_log_seq: int = self._value(sql.LAST_LOG_SEQ)
 
     @classmethod
     def open(cls, path: Path) -> SqliteStore:
