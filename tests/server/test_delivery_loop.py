@@ -9,7 +9,7 @@ from typing import Any
 
 from treadle.engine.webhooks import PER_HOST, Outcome, Send
 from treadle.model.task import Delivery, DeliveryStatus
-from treadle.server.sender import AT_ONCE, DeliveryLoop
+from treadle.server.delivering import AT_ONCE, DeliveryLoop
 
 DEADLINE = 20.0
 

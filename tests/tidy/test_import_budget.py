@@ -66,7 +66,7 @@ def test_a_command_that_asks_loads_no_server() -> None:
 
 
 def test_the_server_loads_no_library_that_it_may_never_need() -> None:
-    """Not the command line's parts, not pydantic (which the framework takes if it is there), no encryption yet."""
+    """Neither the commands, nor what secrets and webhooks load, nor pydantic, which the framework takes if it is there."""
     code = """
 import treadle.cli.serve, treadle.agent.main, treadle.server.main
 from types import SimpleNamespace
@@ -75,4 +75,4 @@ app._litestar(SimpleNamespace(draining=lambda: False), "1")
 """
     tops = {name.split(".")[0] for name in _loaded_by(code)}
     assert tops >= {"litestar", "uvicorn", "apsw"}
-    assert not tops & {"typer", "pydantic", "attr", "cryptography"}
+    assert not tops & {"typer", "pydantic", "attr", "cryptography", "httpx2", "httpcore2"}

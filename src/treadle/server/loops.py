@@ -16,7 +16,7 @@ from treadle.engine.webhooks import Outcome, Send
 from treadle.model.errors import TreadleError
 from treadle.model.task import Delivery
 from treadle.server.bridge import Bridge
-from treadle.server.sender import DeliveryLoop
+from treadle.server.delivering import DeliveryLoop
 
 SECOND = 1.0
 PRUNE_SECONDS = 10.0  # between two walks through the tasks

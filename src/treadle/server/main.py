@@ -36,9 +36,9 @@ from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 from treadle.server.cork import CorkedHttp
+from treadle.server.delivering import LateSender
 from treadle.server.house import House
 from treadle.server.lookup import Lookup
-from treadle.server.sender import Sender
 from treadle.server.sessions import Sessions
 from treadle.server.shelves import Shelves
 from treadle.server.views import Views
@@ -221,7 +221,7 @@ async def _listening(app: App, listener: socket.socket) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _ticking(bridge: Bridge, blob: Blob, settings: Settings) -> AsyncIterator[None]:
-    sender = Sender(allow_private=settings.allow_private_webhooks, allow_loopback=_on_loopback(settings.host))
+    sender = LateSender(allow_private=settings.allow_private_webhooks, allow_loopback=_on_loopback(settings.host))
     delivery = loops.deliveries(bridge, sender.send)
 
     async def wake() -> None:

@@ -1,4 +1,4 @@
-"""Sends webhooks: one careful HTTP request per try, and the loop that keeps many of them going."""
+"""Sends webhooks: one careful HTTP request per try."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ import asyncio
 import os
 import socket
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any, Protocol, Self
+from typing import Self
 
 import httpcore2
 import httpx2
-import structlog
 
-from treadle.engine.webhooks import PER_HOST, Outcome, Send, check_address, host_of
-from treadle.model.task import Delivery
+from treadle.engine.webhooks import Outcome, Send, check_address
+from treadle.server.delivering import AT_ONCE
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 WHOLE_SECONDS = 60.0  # a receiver that trickles its answer must not hold a slot for hours
 BODY_MAX = 64 * 1024  # read of an answer, so that its connection can be used again
 ADDRESSES_MAX = 4  # tried of one name
-AT_ONCE = 32
-
-log = structlog.get_logger(__name__)
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
@@ -182,98 +178,3 @@ async def _read_some(response: httpcore2.Response) -> None:
                 return
     except (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError):
         return
-
-
-class Take(Protocol):
-    """`Webhooks.due` as the loop calls it: at most `limit` tries, none of those `underway`."""
-
-    async def __call__(self, limit: int, underway: frozenset[str]) -> list[Send]: ...
-
-
-class Record(Protocol):
-    """`Webhooks.record` as the loop calls it; returns when it is on disk."""
-
-    async def __call__(self, delivery: Delivery, outcome: Outcome) -> object: ...
-
-
-class DeliveryLoop:
-    """Keeps due deliveries going: at most AT_ONCE, PER_HOST to one host, each delivery once at a time.
-
-    Its owner calls `tick` each second and whenever a commit has written a delivery. A try that ends makes room for
-    the next by itself.
-    """
-
-    def __init__(self, send: Callable[[Send], Awaitable[Outcome]], take: Take, record: Record) -> None:
-        self._send = send
-        self._take = take
-        self._record = record
-        self._underway: dict[str, str] = {}  # host by delivery id
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._taking = False
-        self._again = False
-        self._closed = False
-
-    @property
-    def underway(self) -> frozenset[str]:
-        """Ids of the deliveries that are being tried."""
-        return frozenset(self._underway)
-
-    async def tick(self) -> None:
-        """Start as many due tries as there is room for; does not wait for them."""
-        if self._taking:
-            self._again = True  # what was committed since the look began is not to be missed
-            return
-        self._taking, self._again = True, False
-        try:
-            await self._fill()
-        finally:
-            self._taking = False
-        if self._again and not self._closed:
-            self._spawn(self._refill())
-
-    async def close(self, grace: float = 5.0) -> None:
-        """Let tries end within `grace` seconds, then drop them: they are still due at the next start."""
-        self._closed = True
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=grace)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
-    async def _fill(self) -> None:
-        room = AT_ONCE - len(self._underway)
-        if room <= 0 or self._closed:
-            return
-        for send in await self._take(room, self.underway):
-            if self._room_for(send):
-                self._underway[send.delivery.id] = host_of(send.url)
-                self._spawn(self._try(send))
-
-    def _room_for(self, send: Send) -> bool:
-        """The promise of this class, whatever `take` gave."""
-        if self._closed or len(self._underway) >= AT_ONCE or send.delivery.id in self._underway:
-            return False
-        return list(self._underway.values()).count(host_of(send.url)) < PER_HOST
-
-    async def _try(self, send: Send) -> None:
-        try:
-            outcome = await self._send(send)
-            await self._record(send.delivery, outcome)
-        except Exception:
-            # One delivery's trouble must not end the loop. It stays due: the next tick, not this one, tries again.
-            log.exception("webhook not recorded", delivery=send.delivery.id, task=send.delivery.task_id)
-            return
-        finally:
-            del self._underway[send.delivery.id]
-        await self._refill()
-
-    async def _refill(self) -> None:
-        try:
-            await self.tick()
-        except Exception:
-            log.exception("due webhooks not read")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)  # the event loop itself keeps only a weak reference
-        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,135 @@
+"""Keeps webhooks going: which are tried now, how many at once, and what sends them, loaded with the first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from treadle.engine.webhooks import PER_HOST, Outcome, Send, host_of
+from treadle.model.task import Delivery
+
+if TYPE_CHECKING:
+    from treadle.server.sender import Sender
+
+AT_ONCE = 32
+log = structlog.get_logger(__name__)
+
+
+class LateSender:
+    """A `Sender` that is loaded with its first webhook: it takes 3 MB, which many servers never need."""
+
+    def __init__(self, *, allow_private: bool, allow_loopback: bool) -> None:
+        self._allowed = {"allow_private": allow_private, "allow_loopback": allow_loopback}
+        self._sender: Sender | None = None
+        self._loading = asyncio.Lock()
+
+    async def send(self, send: Send) -> Outcome:
+        """See `Sender.send`."""
+        async with self._loading:
+            if self._sender is None:  # the event loop goes on meanwhile
+                module = await asyncio.to_thread(import_module, "treadle.server.sender")
+                self._sender = module.Sender(**self._allowed)
+        return await self._sender.send(send)
+
+    async def close(self) -> None:
+        if self._sender is not None:
+            await self._sender.close()
+
+
+class Take(Protocol):
+    """`Webhooks.due` as the loop calls it: at most `limit` tries, none of those `underway`."""
+
+    async def __call__(self, limit: int, underway: frozenset[str]) -> list[Send]: ...
+
+
+class Record(Protocol):
+    """`Webhooks.record` as the loop calls it; returns when it is on disk."""
+
+    async def __call__(self, delivery: Delivery, outcome: Outcome) -> object: ...
+
+
+class DeliveryLoop:
+    """Keeps due deliveries going: at most AT_ONCE, PER_HOST to one host, each delivery once at a time.
+
+    Its owner calls `tick` each second and whenever a commit has written a delivery. A try that ends makes room for
+    the next by itself.
+    """
+
+    def __init__(self, send: Callable[[Send], Awaitable[Outcome]], take: Take, record: Record) -> None:
+        self._send = send
+        self._take = take
+        self._record = record
+        self._underway: dict[str, str] = {}  # host by delivery id
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._taking = False
+        self._again = False
+        self._closed = False
+
+    @property
+    def underway(self) -> frozenset[str]:
+        """Ids of the deliveries that are being tried."""
+        return frozenset(self._underway)
+
+    async def tick(self) -> None:
+        """Start as many due tries as there is room for; does not wait for them."""
+        if self._taking:
+            self._again = True  # what was committed since the look began is not to be missed
+            return
+        self._taking, self._again = True, False
+        try:
+            await self._fill()
+        finally:
+            self._taking = False
+        if self._again and not self._closed:
+            self._spawn(self._refill())
+
+    async def close(self, grace: float = 5.0) -> None:
+        """Let tries end within `grace` seconds, then drop them: they are still due at the next start."""
+        self._closed = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _fill(self) -> None:
+        room = AT_ONCE - len(self._underway)
+        if room <= 0 or self._closed:
+            return
+        for send in await self._take(room, self.underway):
+            if self._room_for(send):
+                self._underway[send.delivery.id] = host_of(send.url)
+                self._spawn(self._try(send))
+
+    def _room_for(self, send: Send) -> bool:
+        """The promise of this class, whatever `take` gave."""
+        if self._closed or len(self._underway) >= AT_ONCE or send.delivery.id in self._underway:
+            return False
+        return list(self._underway.values()).count(host_of(send.url)) < PER_HOST
+
+    async def _try(self, send: Send) -> None:
+        try:
+            outcome = await self._send(send)
+            await self._record(send.delivery, outcome)
+        except Exception:
+            # One delivery's trouble must not end the loop. It stays due: the next tick, not this one, tries again.
+            log.exception("webhook not recorded", delivery=send.delivery.id, task=send.delivery.task_id)
+            return
+        finally:
+            del self._underway[send.delivery.id]
+        await self._refill()
+
+    async def _refill(self) -> None:
+        try:
+            await self.tick()
+        except Exception:
+            log.exception("due webhooks not read")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # the event loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)
