@@ -44,7 +44,9 @@ def ask(folder: Path, init: int) -> list[object]:
     library = folder / "libnvidia-ml.so.1"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "driver.c"], check=True, timeout=60)
     env = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
-    done = subprocess.run([sys.executable, "-c", ASK], env=env, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], env=env, capture_output=True, text=True, check=True, timeout=60
+    )
     found: list[object] = json.loads(done.stdout)
     return found
 
@@ -94,3 +96,16 @@ def test_memory_that_is_none_is_refused(given: str) -> None:
     """By the name of the variable, with what is allowed."""
     with pytest.raises(InvalidOption, match=f"TREADLE_MEMORY='{given}' is not allowed"):
         machine.memory({"TREADLE_MEMORY": given})
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("", 60.0), ("1", 1.0), ("2.5", 2.5), ("86400", 86400.0)])
+def test_how_long_containers_go_on_alone_can_be_set(given: str, seconds: float) -> None:
+    """TREADLE_ORPHAN_GRACE is seconds; a minute without it."""
+    assert machine.orphan_grace({"TREADLE_ORPHAN_GRACE": given}) == seconds
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "86401", "nan", "soon"])
+def test_a_strange_time_to_go_on_alone_is_refused(given: str) -> None:
+    """The refusal names the variable, the value and what is allowed."""
+    with pytest.raises(InvalidOption, match=f"TREADLE_ORPHAN_GRACE='{given}' is not allowed"):
+        machine.orphan_grace({"TREADLE_ORPHAN_GRACE": given})

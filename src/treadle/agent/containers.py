@@ -49,10 +49,12 @@ class Containers:
         sources: Sources,
         report: Callable[[Exited], None],
         threads: Executor,
+        orphan_grace: float,
         log: FilteringBoundLogger,
     ) -> None:
         self._folder = folder
         self._url = url
+        self._orphan_grace = orphan_grace
         self._runtime = runtime
         self._images = images
         self._sources = sources
@@ -161,6 +163,7 @@ class Containers:
             python=built.image.python,
             stub_type=spec.stub_type,
             gpus=spec.gpus,
+            orphan_grace=self._orphan_grace,
         )
         env = dict(spec.image.spec.env_vars)
         start = StartSpec(folder, built.python, run, env, spec.secrets, mounts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import psutil
 
 from treadle.model.deployment import parse_memory
 from treadle.model.errors import InvalidOption
-from treadle.model.wire import Gpu
+from treadle.model.wire import ORPHAN_GRACE_SECONDS, Gpu
 
 MIB = 1024 * 1024
 
@@ -36,6 +37,19 @@ def memory(environ: Mapping[str, str]) -> int:
         except InvalidOption as error:
             raise InvalidOption(f"TREADLE_MEMORY={given!r} is not allowed.", error.advice) from None
     return min(int(psutil.virtual_memory().total), *_held_to()) // MIB
+
+
+def orphan_grace(environ: Mapping[str, str]) -> float:
+    """Seconds that a container goes on without a server: $TREADLE_ORPHAN_GRACE, else 60.
+
+    Raises:
+        InvalidOption: the variable is not a number from 1 to 86400.
+    """
+    given = environ.get("TREADLE_ORPHAN_GRACE", "") or str(ORPHAN_GRACE_SECONDS)
+    with contextlib.suppress(ValueError):
+        if 1 <= (seconds := float(given)) <= 86400:
+            return seconds
+    raise InvalidOption(f"TREADLE_ORPHAN_GRACE={given!r} is not allowed.", "Allowed: seconds from 1 to 86400.")
 
 
 def _held_to() -> list[int]:

@@ -102,6 +102,7 @@ class Agent:
             sources=sources,
             report=self._link.send,
             threads=self._threads,
+            orphan_grace=machine.orphan_grace(os.environ),
             log=log,
         )
         self._builds: set[asyncio.Task[None]] = set()
