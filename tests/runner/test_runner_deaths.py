@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -241,9 +241,10 @@ def memory_group(tmp_path: Path) -> Iterator[Path]:
     group.rmdir()
 
 
-def limited(start: Callable[..., T], group: Path, source: str) -> T:
+def limited(start: Callable[..., T], group: Path, source: str, **config: Any) -> T:
     return start(
         source,
+        config=config,
         procs_files=[str(group / "cgroup.procs")],
         oom_file=str(group / "memory.oom_control"),
         peak_file=str(group / "memory.max_usage_in_bytes"),
@@ -287,9 +288,12 @@ def test_a_kill_is_not_taken_for_out_of_memory(memory_group: Path, runner: Runne
     assert (died.status, died.oom_kills) == (-signal.SIGKILL, 0)
 
 
-def test_a_handler_too_large_to_load_is_told_as_out_of_memory(memory_group: Path, runner: Runner) -> None:
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["worker", "checkpoint"])
+def test_a_handler_too_large_to_load_is_told_as_out_of_memory(
+    memory_group: Path, runner: Runner, checkpoint: bool
+) -> None:
     """A module that takes more memory at import than the limit fails the load, and the reason says so."""
-    limited(runner.launch, memory_group, "WEIGHTS = bytearray(200 * 2**20)")
+    limited(runner.launch, memory_group, "WEIGHTS = bytearray(200 * 2**20)", checkpoint_enabled=checkpoint)
     failed = runner.server.accept().next(LoadFailed)
     assert failed.reason.endswith('out of memory at 64 MiB; give it more, e.g. memory="128Mi"')
     assert runner.wait() == 2
