@@ -163,3 +163,24 @@ def test_a_closed_container_survives_the_death_of_its_server(own_place: Place) -
     assert (task["result"], len(task["attempts"])) == ("survived", 1), task
     assert own_place.stop() == 0
     assert own_place.processes() == []
+
+
+VOLUMES = """
+    from pathlib import Path
+    from treadle import Volume, task_queue
+
+    @task_queue(retries=0, keep_warm_seconds=1, volumes=[Volume("near", "./near"), Volume("far", "/far")])
+    def handler(word):
+        for folder in ("near", "/far"):
+            Path(folder, "file").write_text(word)
+        return [str(path) for folder in ("near", "/far", "/volumes/near") for path in Path(folder).iterdir()]
+"""
+
+
+def test_volumes_are_there_in_a_closed_container(shut: Place) -> None:
+    """Below the working directory, and at an absolute path; what is written stays."""
+    shut.deploy(VOLUMES, name="volumes", file="volumes.py")
+    task = shut.ended(shut.submit("volumes", word="kept"))
+    assert task["result"] == ["near/file", "/far/file", "/volumes/near/file"], task
+    for name in ("near", "far"):
+        assert [path.read_text() for path in (shut.data / "volumes").glob(f"*/{name}/file")] == ["kept"]

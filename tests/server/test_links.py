@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from treadle.engine.fleet import Gone
-from treadle.model.container import Container
+from treadle.model.container import Container, Isolation
 from treadle.model.task import TaskStatus
 from treadle.model.wire import (
     AGENT_PATH,
@@ -27,14 +27,14 @@ from treadle.model.wire import (
 from .inside import AGENT_TOKEN, Inside, Telephone
 
 
-def agent_hello() -> bytes:
-    return encode([AgentHello("a1", "host", 8000, 8192, [], "watchdog", [])])
+def agent_hello(isolation: Isolation = Isolation.PROCESS) -> bytes:
+    return encode([AgentHello("a1", "host", 8000, 8192, [], "watchdog", [], isolation=isolation)])
 
 
-def agent(server: Inside) -> Telephone:
+def agent(server: Inside, isolation: Isolation = Isolation.PROCESS) -> Telephone:
     """A connected agent that was told what to run."""
     line = Telephone(server, AGENT_PATH, AGENT_TOKEN)
-    line.say(agent_hello())
+    line.say(agent_hello(isolation))
     assert line.hear() == {"type": "websocket.accept"}
     return line
 

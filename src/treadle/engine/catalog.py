@@ -156,10 +156,13 @@ class Catalog:
 
 
 def _not_lent(asked: QueueConfig, lender: QueueConfig) -> list[str]:
-    """The secrets and volumes that one definition asks for and the other has not."""
+    """The secrets, volumes and ways out that one definition asks for and the other has not."""
     secrets = [f"secret {name}" for name in asked.secrets if name not in lender.secrets]
     mounted = {mount.name for mount in lender.volumes}
-    return secrets + [f"volume {mount.name}" for mount in asked.volumes if mount.name not in mounted]
+    ways_out = ["a network"] if lender.block_network and not asked.block_network else []
+    if asked.min_isolation < lender.min_isolation:
+        ways_out.append(f"min_isolation={asked.min_isolation}")
+    return secrets + [f"volume {mount.name}" for mount in asked.volumes if mount.name not in mounted] + ways_out
 
 
 def _digest(request: Deploy) -> str:

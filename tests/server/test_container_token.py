@@ -1,0 +1,154 @@
+"""What the token of a container opens: a table over every route that there is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from litestar.routes import HTTPRoute
+
+from treadle.engine.fleet import Gone
+from treadle.model.api import DeployRequest
+from treadle.model.container import Isolation
+from treadle.model.deployment import ImageSpec, QueueConfig
+from treadle.model.wire import AGENT_PATH
+
+from .inside import IMAGE, SOURCE, Inside, Telephone
+from .test_links import agent, runner, wanted_container
+
+# What `.put()` takes, what a task may know of itself and of tasks whose id it was given, and what is open to all.
+OPEN = {
+    ("GET", "/health"),
+    ("GET", "/openapi.json"),
+    ("GET", "/openapi.json/openapi.json"),
+    ("GET", "/openapi.json/{path:str}"),
+    ("GET", "/output/id/{output_id:str}"),  # the URL itself is the key
+    ("GET", "/v2/outputs/{output_id:str}/url"),
+    ("GET", "/v2/task/{task_id:str}"),
+    ("GET", "/api/v1/task/{workspace:str}/{task_id:str}"),
+    ("HEAD", "/v2/sources/{source_id:str}"),
+    ("PUT", "/v2/sources/{source_id:str}"),
+    ("PUT", "/v2/outputs"),
+    ("POST", "/v2/images"),
+    ("POST", "/v2/deployments"),
+}
+BARE = {("POST", "/taskqueue/resize"): 200, ("POST", "/taskqueue/resize/batch"): 200}
+SHUT = (401, 403)
+
+
+@pytest.fixture(scope="module")
+def inside(shared: Inside) -> tuple[Inside, str, str]:
+    """A server, the token of a container that works there, and the id of the task that runs in it."""
+    shared.deploy()
+    line = agent(shared)
+    task_id = shared.submitted("resize", {"x": 1})
+    container_id, token = wanted_container(shared, line)
+    runner(shared, container_id, token).hear()
+    return shared, token, task_id
+
+
+def _routes(server: Inside) -> set[tuple[str, str]]:
+    routes = [route for route in server.app._rest.routes if isinstance(route, HTTPRoute)]
+    return {(str(method), route.path) for route in routes for method in route.methods if method != "OPTIONS"}
+
+
+def _asked(server: Inside, method: str, path: str, token: str) -> httpx2.Response:
+    for part in ("task_id", "output_id", "container_id"):
+        path = path.replace(f"{{{part}:str}}", "00000000-0000-7000-8000-000000000000")
+    path = path.replace("{workspace:str}", server.workspace.external_id).replace("{source_id:str}", "1" * 64)
+    path = path.replace("{name:str}", "KEY").replace("{path:str}", "x")
+    return server.request(method, path, token=token, params={"path": "a"})
+
+
+def test_the_token_opens_what_the_table_says_and_nothing_else(inside: tuple[Inside, str, str]) -> None:
+    """Every other route is shut; one that is new is shut or has to be put into the table."""
+    server, token, _ = inside
+    routes = _routes(server)
+    assert routes >= OPEN, "the table names a route that does not exist"
+    opened = {(method, path) for method, path in routes if _asked(server, method, path, token).status_code not in SHUT}
+    assert opened == OPEN
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(BARE))
+def test_tasks_may_be_submitted(inside: tuple[Inside, str, str], method: str, path: str) -> None:
+    """One or many, to a queue of the workspace."""
+    server, token, _ = inside
+    body = b"[{}]" if path.endswith("batch") else b"{}"
+    assert server.request(method, path, token=token, content=body).status_code == 200
+
+
+def test_a_result_may_be_read(inside: tuple[Inside, str, str]) -> None:
+    """Of a task whose id it knows."""
+    server, token, task_id = inside
+    assert server.request("GET", f"/v2/task/{task_id}/result", token=token).status_code == 200
+
+
+def test_the_link_of_agents_is_shut(inside: tuple[Inside, str, str]) -> None:
+    """And with it the commands of the machine."""
+    server, token, _ = inside
+    assert Telephone(server, AGENT_PATH, token).hear()["type"] == "websocket.close"
+
+
+def test_it_saves_outputs_of_its_own_attempts_only(inside: tuple[Inside, str, str]) -> None:
+    """Not those of another task, nor of another attempt."""
+    server, token, task_id = inside
+    waiting = server.submitted("resize")
+
+    def save(task: str, attempt: int) -> int:
+        query = {"task_id": task, "attempt": attempt, "name": "file"}
+        return server.request("PUT", "/v2/outputs", token=token, params=query, content=b"x").status_code
+
+    assert (save(task_id, 1), save(task_id, 2), save(waiting, 1)) == (201, 409, 409)
+
+
+def _draft(server: Inside, token: str, **fields: Any) -> httpx2.Response:
+    config = QueueConfig(**{"handler": "app:other", **fields})
+    body = msgspec.json.encode(DeployRequest(name="", config=config, source_id=SOURCE, image_id=IMAGE.id))
+    return server.request("POST", "/v2/deployments", token=token, content=body)
+
+
+def test_it_makes_drafts_but_no_names(inside: tuple[Inside, str, str]) -> None:
+    """A name would be served to others."""
+    server, token, _ = inside
+    assert _draft(server, token).status_code == 200
+    named = DeployRequest(name="mine", config=QueueConfig(handler="a:f"), source_id=SOURCE, image_id=IMAGE.id)
+    assert server.request("POST", "/v2/deployments", token=token, content=msgspec.json.encode(named)).status_code == 403
+
+
+def test_it_uses_images_that_exist_and_has_none_built(inside: tuple[Inside, str, str]) -> None:
+    """The commands of a build run outside of every container."""
+    server, token, _ = inside
+    evil = {"spec": msgspec.to_builtins(ImageSpec(commands=("cat /etc/shadow",)))}
+    refused = server.request("POST", "/v2/images", token=token, content=json.dumps(evil))
+    assert refused.status_code == 403
+    assert "runs outside of it" in refused.json()["error"]
+
+
+def test_a_draft_is_at_least_as_closed_as_its_maker(server: Inside) -> None:
+    """Else a container without a network would make itself one that has it. One that exists may be used."""
+    server.deploy("closed", block_network=True, min_isolation=2)
+    line = agent(server, Isolation.NAMESPACES)
+    server.submitted("closed")
+    container_id, token = wanted_container(server, line)
+    runner(server, container_id, token).hear()
+    assert _draft(server, token, block_network=True, min_isolation=2).status_code == 200
+    assert _draft(server, token, block_network=True, min_isolation=3).status_code == 200
+    refused = _draft(server, token, min_isolation=1)
+    assert refused.status_code == 403
+    assert "what it has not itself: a network, min_isolation=1" in refused.json()["error"]
+    assert _draft(server, server.token, min_isolation=1).status_code == 200
+    assert _draft(server, token, min_isolation=1).status_code == 200
+
+
+def test_a_token_is_worth_nothing_when_its_container_is_over(server: Inside) -> None:
+    """From the moment that its end is known."""
+    server.deploy()
+    line = agent(server)
+    server.submitted("resize")
+    container_id, token = wanted_container(server, line)
+    assert server.enqueue("resize", token=token).status_code == 200
+    server.ask(server.engine.fleet.gone, Gone(container_id, "over"))
+    assert server.enqueue("resize", token=token).status_code == 401
