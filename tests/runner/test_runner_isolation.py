@@ -136,6 +136,19 @@ def test_temporary_files_are_private_and_gone_with_the_container(box: Box, tmp_p
     assert not Path("/tmp/mine").exists()
 
 
+@needs(NAMESPACES)
+def test_what_it_imports_from_may_lie_below_tmp(
+    runner: Runner, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container's own /tmp does not hide an image, a Python or packages that are there."""
+    packages = tmp_path_factory.mktemp("packages")
+    (packages / "from_tmp.py").write_text("WORD = 'found'")
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    box = Box(runner, tmp_path, NAMESPACES)
+    assert box.run("import from_tmp; return from_tmp.WORD") == "found"
+    assert box.refusal("Path(FILE).write_text('x')", FILE=str(packages / "from_tmp.py")) == "OSError"
+
+
 @BOTH
 def test_a_shared_folder_may_be_written(
     runner: Runner, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, level: Isolation

@@ -28,6 +28,7 @@ OPEN = {
     ("GET", "/output/id/{output_id:str}"),  # the URL itself is the key
     ("GET", "/v2/outputs/{output_id:str}/url"),
     ("GET", "/v2/task/{task_id:str}"),
+    ("GET", "/v2/task/{task_id:str}/why"),
     ("GET", "/api/v1/task/{workspace:str}/{task_id:str}"),
     ("HEAD", "/v2/sources/{source_id:str}"),
     ("PUT", "/v2/sources/{source_id:str}"),

@@ -5,8 +5,11 @@ pid_namespaces(7), mount_namespaces(7). As root the mounts are made with root's 
 comes last, so that no right over them is left inside; anybody else needs the user namespace to make them.
 """
 
+# ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH114, PTH115, PTH120, PTH211 - every start waits for this
+
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,16 +74,18 @@ class _Root:
         self._box = box
         self._root = box.root
         self._masks: list[str] = []
+        self._made: set[str] = set()  # folders
 
     def build(self) -> None:
+        """What is bound later lies over what was before: a folder below another one comes after it."""
         kernel.mount(None, "/", None, kernel.RECURSIVE | kernel.SLAVE)
         self._memory("", "mode=755")
         box, seen = self._box, places.looked_at()
         own = [path for path in seen if places.below(path, box.hidden)]
-        self._look(path for path in seen if path not in own)
         self._temporary()
         self._devices()
         self._kernel_files()
+        self._look(path for path in seen if path not in own)
         for path in box.shared:
             self._bind(path, kernel.NO_SUID | kernel.NO_DEVICES)
         for path in box.hidden:
@@ -92,27 +97,36 @@ class _Root:
             self._bind(mount.source, kernel.NO_SUID | kernel.NO_DEVICES, at=mount.target)
         for link, end in _STANDARD_LINKS.items():
             if not os.path.lexists(self._root + link):
-                self._at(link).symlink_to(end)
+                os.symlink(end, self._at(link))
         for path in ["", *self._masks]:
             kernel.restrict_mount(self._root + path, _SAFE, below=False)
         kernel.pivot_root(self._root)
 
-    def _at(self, path: str) -> Path:
+    def _at(self, path: str) -> str:
         """Where a path of the new root is now; its parent is there."""
-        place = Path(self._root + path)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        place = self._root + path
+        parent = os.path.dirname(place)
+        if parent not in self._made:
+            os.makedirs(parent, exist_ok=True)
+            self._made.add(parent)
+        return place
+
+    def _folder(self, path: str) -> str:
+        """The same, for a folder that is to be there."""
+        place = self._at(path)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(place)
         return place
 
     def _bind(self, path: str, attributes: int, at: str = "") -> None:
         """Have what is at `path` also in the new root, by the same name unless told otherwise."""
-        target = self._at(at or path)
-        if Path(path).is_dir():
-            target.mkdir(exist_ok=True)
-        elif not target.exists():
-            target.touch()
-        kernel.mount(path, str(target), None, kernel.BIND | kernel.RECURSIVE)
+        if os.path.isdir(path):
+            target = self._folder(at or path)
+        elif not os.path.exists(target := self._at(at or path)):
+            os.close(os.open(target, os.O_CREAT))
+        kernel.mount(path, target, None, kernel.BIND | kernel.RECURSIVE)
         if attributes:
-            kernel.restrict_mount(str(target), attributes)
+            kernel.restrict_mount(target, attributes)
 
     def _memory(self, path: str, options: str, flags: int = kernel.NO_SUID | kernel.NO_DEVICES) -> None:
         kernel.mount("tmpfs", self._root + path, "tmpfs", flags, options)
@@ -124,45 +138,44 @@ class _Root:
             if places.below(path, done):
                 continue
             done.append(path)
-            if Path(path).is_symlink() and path in places.SYSTEM:
-                self._at(path).symlink_to(Path(path).readlink())
+            if path in places.SYSTEM and os.path.islink(path):
+                os.symlink(os.readlink(path), self._at(path))
             else:
                 self._bind(path, _SAFE)
 
     def _temporary(self) -> None:
         for at in ("/tmp", "/var/tmp"):  # noqa: S108 -- the container's own
             self._bind(self._box.scratch, kernel.NO_SUID | kernel.NO_DEVICES, at=at)
-        self._at("/run").mkdir(exist_ok=True)
+        self._folder("/run")
 
     def _mask(self, path: str) -> None:
         """Have an empty folder, or an empty file, over one that can be seen."""
-        place = Path(self._root + path)
-        if place.is_dir():
+        place = self._root + path
+        if os.path.isdir(place):
             self._memory(path, "mode=755")
             self._masks.append(path)
-        elif place.exists():
-            kernel.mount("/dev/null", str(place), None, kernel.BIND)
+            self._made.clear()  # what was made below is hidden now
+        elif os.path.exists(place):
+            kernel.mount("/dev/null", place, None, kernel.BIND)
 
     def _devices(self) -> None:
         gpus = map(str, Path("/dev").glob("nvidia*")) if self._box.gpus else []
         for path in [*places.DEVICES, *gpus]:
-            if Path(path).exists():
+            if os.path.exists(path):
                 self._bind(path, 0)
-        self._at("/dev/pts").mkdir()
-        flags = kernel.NO_SUID | kernel.NO_EXEC
-        kernel.mount("devpts", self._root + "/dev/pts", "devpts", flags, "newinstance,ptmxmode=0666,mode=620")
-        self._at(places.SHARED_MEMORY).mkdir()
+        terminals, flags = self._folder("/dev/pts"), kernel.NO_SUID | kernel.NO_EXEC
+        kernel.mount("devpts", terminals, "devpts", flags, "newinstance,ptmxmode=0666,mode=620")
+        self._folder(places.SHARED_MEMORY)
         self._memory(places.SHARED_MEMORY, "mode=1777")
 
     def _kernel_files(self) -> None:
         """A /proc that knows this tree of processes alone, and a /sys to read; masked as container engines do it."""
         flags = kernel.NO_SUID | kernel.NO_DEVICES | kernel.NO_EXEC
-        self._at("/proc").mkdir()
-        kernel.mount("proc", self._root + "/proc", "proc", flags)
+        kernel.mount("proc", self._folder("/proc"), "proc", flags)
         self._bind("/sys", _SAFE | kernel.NO_EXEC)
         for path in _FROZEN:
             place = self._root + path
-            if Path(place).exists():
+            if os.path.exists(place):
                 kernel.mount(place, place, None, kernel.BIND)
                 kernel.restrict_mount(place, kernel.READ_ONLY)
         for path in _MASKED:

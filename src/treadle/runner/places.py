@@ -1,11 +1,12 @@
 """What of the machine's files a container may look at: the system, its interpreter and packages."""
 
+# ruff: noqa: PTH110, PTH120 - every start waits for this
+
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
@@ -15,17 +16,9 @@ NAME_SERVERS = "/etc/resolv.conf"  # often a link to somewhere below /run
 
 def looked_at() -> list[str]:
     """Existing folders and files: the system's, then those from which this very interpreter runs and imports."""
-    python = [sys.base_prefix, sys.base_exec_prefix, sys.prefix, str(Path(sys.executable).resolve().parent)]
-    names = dict.fromkeys([*SYSTEM, *python, *sys.path, str(Path(NAME_SERVERS).resolve())])
-    return [name for name in names if name.startswith("/") and name != "/" and _is_there(name)]
-
-
-def _is_there(name: str) -> bool:
-    """Whether it exists, as far as this user may know."""
-    try:
-        return Path(name).exists()
-    except PermissionError:
-        return False
+    python = [sys.base_prefix, sys.base_exec_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable))]
+    names = dict.fromkeys([*SYSTEM, *python, *sys.path, os.path.realpath(NAME_SERVERS)])
+    return [name for name in names if name.startswith("/") and name != "/" and os.path.exists(name)]
 
 
 def below(path: str, others: Iterable[str]) -> bool:
