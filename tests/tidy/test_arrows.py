@@ -12,7 +12,7 @@ from tidy.reading import PACKAGE, imports, shown, sources
 
 # The floors, from the ground up. No room imports one of its own floor or above.
 FLOORS = (
-    ("model", "connection"),
+    ("model", "connection", "lines"),
     ("exchange",),
     ("store", "rules", "blob", "launcher", "runtime", "client"),
     ("engine", "sdk"),
@@ -27,12 +27,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launcher": {"model"},
     "runtime": {"model"},
     "connection": set(),
+    "lines": set(),
     "exchange": {"connection", "model"},
     "client": {"exchange", "model"},
     "engine": {"store", "rules", "blob", "model"},
-    "sdk": {"client", "model"},
-    "server": {"engine", "launcher", "model"},
-    "agent": {"runtime", "client", "model"},
+    "sdk": {"client", "model", "lines"},
+    "server": {"engine", "launcher", "model", "lines"},
+    "agent": {"runtime", "client", "model", "lines"},
     "runner": {"client", "sdk", "model"},
     "cli": {"server", "agent", "sdk", "client", "model"},
     "aliases": {"sdk"},  # `beam` and `beta9`: nothing but other names for the SDK's

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.process
 
-SERVER_PARTS = {"litestar", "uvicorn", "uvloop", "httptools", "apsw", "httpx2", "httpcore2", "structlog", "psutil"}
+SERVER_PARTS = {"litestar", "uvicorn", "uvloop", "httptools", "apsw", "httpx2", "httpcore2", "psutil"}
 TERMINAL_PARTS = {"typer", "click", "rich"}
 HEAVY = SERVER_PARTS | TERMINAL_PARTS | {"asyncio", "websockets", "ssl", "http.client", "uv", "pathspec", "zipfile"}
 
@@ -75,4 +75,4 @@ app._litestar(SimpleNamespace(draining=lambda: False), "1")
 """
     tops = {name.split(".")[0] for name in _loaded_by(code)}
     assert tops >= {"litestar", "uvicorn", "apsw"}
-    assert not tops & {"typer", "pydantic", "attr", "cryptography", "httpx2", "httpcore2"}
+    assert not tops & {"typer", "pydantic", "attr", "cryptography", "httpx2", "httpcore2", "rich", "pynvml"}

@@ -10,11 +10,11 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 import msgspec
-from structlog.typing import FilteringBoundLogger
 
 from treadle.agent import volumes
 from treadle.agent.reconcile import Forget, Kill, Known, ReportLost, Start, State, reconcile
 from treadle.agent.sources import Sources
+from treadle.lines import Logger
 from treadle.model.errors import TreadleError
 from treadle.model.wire import LAST_WORDS, ContainerSpec, Exited, Mount, RunSpec
 from treadle.runtime.base import Running, Runtime, StartSpec
@@ -50,7 +50,7 @@ class Containers:
         report: Callable[[Exited], None],
         threads: Executor,
         orphan_grace: float,
-        log: FilteringBoundLogger,
+        log: Logger,
     ) -> None:
         self._folder = folder
         self._url = url

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
-from structlog.typing import FilteringBoundLogger
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
+from treadle.lines import Logger
 from treadle.model import wire
 from treadle.model.wire import AgentToServer, ServerToAgent
 
@@ -30,7 +30,7 @@ class Link:
         token: str,
         greet: Callable[[], Sequence[AgentToServer]],
         receive: Callable[[ServerToAgent], None],
-        log: FilteringBoundLogger,
+        log: Logger,
     ) -> None:
         self._url = "ws" + url.rstrip("/").removeprefix("http") + wire.AGENT_PATH
         self._token = token

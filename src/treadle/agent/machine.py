@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -77,6 +78,15 @@ def _number(path: Path) -> int | None:
         return None
 
 
+def _has_driver() -> bool:
+    """Whether the library of NVIDIA's driver can be loaded, as it can on few machines."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def gpus(environ: Mapping[str, str]) -> tuple[list[Gpu], str]:
     """The devices that the NVIDIA driver tells of, and why there are none if it does not work; "" without a driver.
 
@@ -87,12 +97,12 @@ def gpus(environ: Mapping[str, str]) -> tuple[list[Gpu], str]:
     if names:
         numbers: Counter[str] = Counter()
         return [_fake(name, numbers) for name in names], ""
-    import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - 5000 lines that most machines do not need
+    if not _has_driver():
+        return [], ""
+    import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - 5000 lines, 2.5 MB
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound:  # no driver, as on most machines
-        return [], ""
     except pynvml.NVMLError as error:
         return [], str(error)
     try:

@@ -14,14 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
 from treadle.agent import machine
 from treadle.agent.containers import Containers
 from treadle.agent.link import Link
 from treadle.agent.sources import Sources
 from treadle.client import Client
+from treadle.lines import Logger
 from treadle.model.errors import TreadleError
 from treadle.model.wire import (
     AgentHello,
@@ -54,7 +52,7 @@ async def run_agent(
     token: str,
     data: Path,
     stop: asyncio.Event,
-    log: FilteringBoundLogger | None = None,
+    log: Logger | None = None,
     kill_on_stop: bool = True,
     runtime: Runtime | None = None,
 ) -> None:
@@ -64,7 +62,7 @@ async def run_agent(
     `kill_on_stop` every container is gone when this returns; without, they go on and the next agent adopts them.
     `runtime` replaces the one chosen by trying what this machine gives (TREADLE_LIMITS, TREADLE_ISOLATION).
     """
-    log = log or structlog.get_logger()
+    log = log or Logger()
     if runtime is None:
         runtime = await asyncio.to_thread(_choose_runtime, data)
     log.info("memory of containers is held", by=runtime.limits)
@@ -83,7 +81,7 @@ def _choose_runtime(data: Path) -> Runtime:
 class Agent:
     """Ties the link to the containers and the builds."""
 
-    def __init__(self, url: str, token: str, data: Path, runtime: Runtime, log: FilteringBoundLogger) -> None:
+    def __init__(self, url: str, token: str, data: Path, runtime: Runtime, log: Logger) -> None:
         folder = data.absolute() / "agent"
         folder.mkdir(parents=True, exist_ok=True)
         self._id = _agent_id(folder / "id")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from treadle.lines import coloured
 from treadle.sdk.pulse import Pulse
 
 
@@ -67,14 +68,9 @@ class Console:
 
     def _write(self, mark: str, text: str, mark_style: str, style: str) -> None:
         """A line whose parts have these styles on a terminal (numbers of ECMA-48's SGR; `put` prints one a task)."""
-        if self._out.isatty() and _coloured(os.environ):
+        if coloured(self._out):
             mark, text = (f"\x1b[{numbers}m{part}\x1b[0m" for numbers, part in ((mark_style, mark), (style, text)))
         self.say(f"{mark}{text}")
-
-
-def _coloured(environ: Mapping[str, str]) -> bool:
-    """What https://no-color.org and dumb terminals ask for."""
-    return not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def _moving(out: TextIO) -> bool:

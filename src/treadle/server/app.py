@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-import structlog
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
@@ -16,6 +15,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
 
+from treadle.lines import Logger
 from treadle.model.api import ErrorBody, Health
 from treadle.model.errors import NotFound, TreadleError, sentence
 from treadle.model.wire import AGENT_PATH, RUNNER_PATH
@@ -36,7 +36,7 @@ from treadle.server.volumes import Volumes
 AnyRequest = Request[Any, Any, Any]
 CODES = {400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 Route = Callable[[Scope, Receive, Send], Awaitable[None]]
-log = structlog.get_logger("treadle.server")
+log = Logger()
 
 
 class App:

@@ -7,17 +7,16 @@ from collections.abc import Callable, Sequence
 from threading import get_ident
 from typing import Any, Protocol, TypeVar
 
-import structlog
-
 from treadle.engine.assemble import Engine
 from treadle.engine.effects import Effect, Linked, Printed, ScaleDue, Served, TaskEnded, ToAgent, ToRunner, WebhookDue
 from treadle.engine.writer import AnyCall, Call, Verb
+from treadle.lines import Logger
 from treadle.server.followers import Followers
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 PATIENCE = 0.001  # seconds: a commit of its own costs half of that
-log = structlog.get_logger("treadle.server")
+log = Logger()
 
 
 class Link(Protocol):

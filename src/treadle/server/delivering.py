@@ -7,16 +7,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
-
 from treadle.engine.webhooks import PER_HOST, Outcome, Send, host_of
+from treadle.lines import Logger
 from treadle.model.task import Delivery
 
 if TYPE_CHECKING:
     from treadle.server.sender import Sender
 
 AT_ONCE = 32
-log = structlog.get_logger(__name__)
+log = Logger()
 
 
 class LateSender:

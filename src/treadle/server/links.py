@@ -8,11 +8,11 @@ from itertools import count
 from typing import Any
 
 import msgspec
-import structlog
 
 from treadle.engine.fleet import Connected, Disconnected, Freed, Gone
 from treadle.engine.logs import Keep
 from treadle.engine.queue import GivenBack, Report
+from treadle.lines import Logger
 from treadle.model.container import Container
 from treadle.model.errors import Forbidden, TreadleError
 from treadle.model.wire import (
@@ -43,7 +43,7 @@ from treadle.server.shelves import Shelves
 
 REFUSED = 4003  # close code: do not come back
 TRY_AGAIN = 1013
-log = structlog.get_logger("treadle.links")
+log = Logger()
 
 
 class Socket:

@@ -8,11 +8,10 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import structlog
-
 from treadle.engine.face import Blob
 from treadle.engine.retention import Keep
 from treadle.engine.webhooks import Outcome, Send
+from treadle.lines import Logger
 from treadle.model.errors import TreadleError
 from treadle.model.task import Delivery
 from treadle.server.bridge import Bridge
@@ -21,7 +20,7 @@ from treadle.server.delivering import DeliveryLoop
 SECOND = 1.0
 PRUNE_SECONDS = 10.0  # between two walks through the tasks
 PRUNE_PAUSE = 0.02  # between two slices of a walk
-log = structlog.get_logger("treadle.loops")
+log = Logger()
 
 
 async def each(seconds: float, tick: Callable[[], Awaitable[None]]) -> None:

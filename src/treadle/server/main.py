@@ -10,14 +10,12 @@ import random
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvicorn
 
 from treadle import __version__
@@ -25,6 +23,7 @@ from treadle.engine.assemble import Chance, Engine, assemble, open_blob, open_st
 from treadle.engine.face import Blob, Store
 from treadle.engine.fleet import Drain
 from treadle.engine.retention import Keep
+from treadle.lines import Logger
 from treadle.model.container import Workspace
 from treadle.model.errors import Conflict
 from treadle.model.ids import uuid7
@@ -45,7 +44,7 @@ from treadle.server.views import Views
 
 RunAgent = Callable[..., Coroutine[Any, Any, None]]
 KILL_SECONDS = 10.0  # for what is left after the grace to be killed
-log = structlog.get_logger("treadle.server")
+log = Logger()
 
 
 async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[str], None]) -> None:
@@ -56,7 +55,6 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
     Raises:
         Conflict: the data folder or the port is in use.
     """
-    _keep_values_out_of_logs()
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,14 +90,6 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         await _drain(bridge, settings.grace if grace is None else grace, signals)
         kill.set()
         await asyncio.wait([agent], timeout=KILL_SECONDS)
-
-
-def _keep_values_out_of_logs() -> None:
-    """Tracebacks as plain text: structlog's own show the local variables, tokens and secrets among them."""
-    processors = structlog.get_config()["processors"][:-1]
-    colors = sys.stdout.isatty()
-    renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[*processors, renderer])
 
 
 def _leave_garbage_be() -> None:

@@ -1,0 +1,53 @@
+"""Lines for people: what server and agent tell of themselves, and where lines may be coloured."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from typing import TextIO
+
+STYLES = {"info": "32", "warning": "33", "error": "31"}  # SGR numbers of ECMA-48
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether it is a terminal and neither https://no-color.org nor a dumb terminal is against it."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class Logger:
+    """Writes events to standard output, one line each: time, level, event, `name=value` in local time.
+
+    A traceback follows as Python prints it, without the values of variables: secrets may be among them.
+    """
+
+    def info(self, event: str, **values: object) -> None:
+        self._write("info", event, values)
+
+    def warning(self, event: str, **values: object) -> None:
+        self._write("warning", event, values)
+
+    def error(self, event: str, *, exc_info: BaseException | None = None, **values: object) -> None:
+        """With the traceback of `exc_info`."""
+        self._write("error", event, values, exc_info)
+
+    def exception(self, event: str, **values: object) -> None:
+        """An error, with the traceback of the exception that is being handled."""
+        self._write("error", event, values, sys.exception())
+
+    @staticmethod
+    def _write(level: str, event: str, values: dict[str, object], error: BaseException | None = None) -> None:
+        told = " ".join(f"{name}={_shown(value)}" for name, value in values.items())
+        mark = f"{level:9}"
+        if coloured(sys.stdout):
+            mark, event = f"\x1b[{STYLES[level]}m{mark}\x1b[0m", f"\x1b[1m{event}\x1b[0m"
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{mark}] {event}" + (f"  {told}" if told else "")
+        trace = "\n" + "".join(traceback.format_exception(error)).rstrip() if error else ""
+        print(line + trace, flush=True)
+
+
+def _shown(value: object) -> str:
+    """As it is if it is one printable word, else as Python writes it: nobody forges a line with a name."""
+    text = str(value)
+    return text if text and text.isprintable() and not set(text) & set(" \"'=") else repr(text)
