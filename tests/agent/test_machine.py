@@ -81,8 +81,9 @@ def test_fake_devices_have_the_same_names_at_every_start() -> None:
 
 
 def test_memory_is_what_the_machine_has_at_most() -> None:
-    """Less where a cgroup holds this process to less."""
-    assert 32 <= machine.memory({}) <= psutil.virtual_memory().total // 2**20
+    """Less what the system, the server and the runners need; less, too, where a cgroup holds this process to less."""
+    total = psutil.virtual_memory().total // 2**20
+    assert 32 <= machine.memory({}) <= total - 256
 
 
 @pytest.mark.parametrize(("given", "mib"), [("512", 512), ("2gi", 2048), ("1g", 1000)])

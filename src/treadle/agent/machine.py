@@ -16,6 +16,8 @@ from treadle.model.errors import InvalidOption
 from treadle.model.wire import ORPHAN_GRACE_SECONDS, Gpu
 
 MIB = 1024 * 1024
+RESERVE = 1 / 16
+LEAST_RESERVE = 256  # MiB, of a machine that has at least twice as much
 
 
 def cpu() -> int:
@@ -26,7 +28,10 @@ def cpu() -> int:
 
 
 def memory(environ: Mapping[str, str]) -> int:
-    """MiB for containers: $TREADLE_MEMORY, else main memory, or less where this process is held to less.
+    """MiB for containers: $TREADLE_MEMORY, else all there is but for RESERVE of it.
+
+    That is main memory, or less where this process is held to less. The rest is for the system, for the server, and
+    for what each container has outside of its limit: 6 to 9 MiB for its runner.
 
     Raises:
         InvalidOption: the variable is not an amount of memory.
@@ -37,7 +42,8 @@ def memory(environ: Mapping[str, str]) -> int:
             return parse_memory(int(given) if given.isdigit() else given)
         except InvalidOption as error:
             raise InvalidOption(f"TREADLE_MEMORY={given!r} is not allowed.", error.advice) from None
-    return min(int(psutil.virtual_memory().total), *_held_to()) // MIB
+    total = min(int(psutil.virtual_memory().total), *_held_to()) // MIB
+    return total - min(max(int(total * RESERVE), LEAST_RESERVE), total // 2)
 
 
 def orphan_grace(environ: Mapping[str, str]) -> float:

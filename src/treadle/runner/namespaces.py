@@ -159,8 +159,7 @@ class _Root:
             kernel.mount("/dev/null", place, None, kernel.BIND)
 
     def _devices(self) -> None:
-        gpus = map(str, Path("/dev").glob("nvidia*")) if self._box.gpus else []
-        for path in [*places.DEVICES, *gpus]:
+        for path in places.devices(gpus=self._box.gpus):
             if os.path.exists(path):
                 self._bind(path, 0)
         terminals, flags = self._folder("/dev/pts"), kernel.NO_SUID | kernel.NO_EXEC

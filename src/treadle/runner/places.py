@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections.abc import Iterable
@@ -19,6 +20,11 @@ def looked_at() -> list[str]:
     python = [sys.base_prefix, sys.base_exec_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable))]
     names = dict.fromkeys([*SYSTEM, *python, *sys.path, os.path.realpath(NAME_SERVERS)])
     return [name for name in names if name.startswith("/") and name != "/" and os.path.exists(name)]
+
+
+def devices(*, gpus: bool) -> list[str]:
+    """Device files that a container may open; with `gpus` those of the NVIDIA driver too."""
+    return [*DEVICES, *(sorted(glob.glob("/dev/nvidia*")) if gpus else [])]
 
 
 def below(path: str, others: Iterable[str]) -> bool:

@@ -115,6 +115,7 @@ class DockerRuntime:
             "--memory", memory, "--memory-swap", memory, "--cpus", f"{run.config.cpu / 1000:g}",
             "--pids-limit", str(PIDS), "--shm-size", memory,
             "--read-only", *(part for place in _TEMPORARY for part in ("--tmpfs", f"{place}:rw,exec,nosuid,nodev")),
+            *devices(self._engine.program, run.gpus),
             "--network", "host", "--user", f"{os.getuid()}:{os.getgid()}",
             "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--log-driver", "none",
             *(part for mount in mounts for part in ("--mount", mount)),
@@ -142,6 +143,17 @@ class DockerRuntime:
                 await container.wait()
         await asyncio.to_thread(self._engine.ask, "rm", "--force", state.container_id)
         return None
+
+
+def devices(program: str, gpus: Sequence[str]) -> list[str]:
+    """The arguments that let a container have these GPUs, by UUID.
+
+    Docker takes them by NVIDIA's toolkit (quoted, since it reads a comma as the end of the value), Podman by
+    the container device interface that the toolkit writes.
+    """
+    if program.endswith("podman"):
+        return [part for uuid in gpus for part in ("--device", f"nvidia.com/gpu={uuid}")]
+    return ["--gpus", f'"device={",".join(gpus)}"'] if gpus else []
 
 
 class DockerContainer:

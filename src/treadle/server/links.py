@@ -151,9 +151,10 @@ class Links:
                 case Beat():
                     tell(engine.fleet.beat, container_id)
                 case LoadFailed(reason, traceback):
-                    told = {"exception": traceback.rstrip()} if traceback else {}  # printed as lines, like our own
+                    tail = traceback.rstrip()
+                    told = {"exception": tail} if tail else {}  # printed as lines, like our own
                     log.warning("handler could not be loaded", container=container_id, reason=reason, **told)
-                    gone = Gone(container_id, f"could not load the handler: {reason}", failed=True, tail=traceback)
+                    gone = Gone(container_id, f"could not load the handler: {reason}", failed=True, tail=tail)
                     tell(engine.fleet.load_failed, gone, socket.fail)
                 case Hello():
                     raise Forbidden("Hello comes once.")
