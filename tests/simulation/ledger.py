@@ -111,9 +111,11 @@ class Ledger:
     def _check_attempts(self) -> None:
         attempts: dict[int, list[str]] = {}
         excused: Counter[int] = Counter()
+        last: dict[int, str] = {}
         for seq, number, status, kind in self._connection.execute(ATTEMPTS):
             attempts.setdefault(seq, []).append(status)
             excused[seq] += kind == FailureKind.INTERRUPTED
+            last[seq] = kind
             assert number == len(attempts[seq]), "an attempt is missing"
         for row in self._rows.values():
             ended = attempts.get(row.seq, [])
@@ -122,6 +124,8 @@ class Ledger:
             assert config is None or row.attempts <= 1 + config.retries + excused[row.seq], f"too many attempts: {row}"
             assert config is None or config.retries or row.attempts <= 1, f"ran twice with retries=0: {row}"
             assert (row.ended_at is not None) == (row.status in FINAL)
+            ended_by_a_stop = row.status is TaskStatus.FAILED and last.get(row.seq) == FailureKind.INTERRUPTED
+            assert config is None or not config.retries or not ended_by_a_stop, f"charged for a stop: {row}"
 
     def _check_results(self) -> None:
         ((lies,),) = self._connection.execute(LIES, (TRUTH,))

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.making import IMAGE, SOURCE
 from treadle.engine.catalog import Deploy, NewDeployment
-from treadle.engine.fleet import Drain
+from treadle.engine.fleet import Drain, StopContainer
 from treadle.engine.queue import CancelTasks, Report, Submit
 from treadle.engine.switch import Which
 from treadle.model.container import ContainerStatus
@@ -175,6 +175,13 @@ class World(Server):
         if isinstance(answer, Deployment):
             self.deployments = [answer if d.id == answer.id else d for d in self.deployments]
 
+    def stop_container(self) -> None:
+        """Somebody ends a container, at once or with some time for what runs."""
+        names = list(self.engine.roster.live)
+        if names:
+            grace = self.random.choice([0.0, 0.0, 1.0])
+            self.ask(self.engine.fleet.end, StopContainer(self.workspace.id, self.random.choice(names), grace))
+
     def warm_up(self) -> None:
         self.ask(self.engine.scaler.warm, self.random.choice(self.deployments))
 
@@ -250,7 +257,7 @@ class World(Server):
         """The server drains, and is started again later or never."""
         if not self._draining:
             self._draining = True
-            self.ask(self.engine.fleet.drain, Drain(5.0))
+            self.ask(self.engine.fleet.drain, Drain(self.random.choice([0.0, 1.0, 5.0])))
 
     def fill_disk(self) -> None:
         self.store.broken = self.random.randint(1, 2)
@@ -371,7 +378,7 @@ ACTIONS: dict[str, int] = {
     "flow": 150, "submit": 15, "run_batch": 10, "carry_out": 10, "read": 10, "hear": 10, "work": 20, "dial": 20,
     "pass_time": 25, "tick": 10, "cancel": 8, "redeploy": 1, "submit_twice": 1, "jump": 1, "hush": 1, "lose_link": 4,
     "kill_child": 3, "kill_runner": 2, "crash_agent": 1, "crash_machine": 1, "crash_server": 2, "shut_down": 1,
-    "fill_disk": 2, "switch": 2, "warm_up": 2, "lie": 5, "blink": 4, "lose_machine": 1,
+    "fill_disk": 2, "switch": 2, "warm_up": 2, "stop_container": 4, "lie": 5, "blink": 4, "lose_machine": 1,
 }  # fmt: skip
 _METHODS = list(ACTIONS)
 _WEIGHTS = list(ACTIONS.values())

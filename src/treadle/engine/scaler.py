@@ -22,9 +22,11 @@ from treadle.store.base import Store
 
 IDLE_GRACE = 5.0  # an idle container has nothing to finish
 STOP_GRACE = 30.0  # for what runs of a deployment that was stopped
+LOOK_SECONDS = 0.5  # the least between two looks at a fleet in which nothing has changed
 
 S = ContainerStatus
 Fleets = dict[str, list[Container]]  # live containers by deployment
+Situation = tuple[list[tuple[str, bool]], list[tuple[str, S]], list[str]]
 
 
 class Scaler:
@@ -64,6 +66,7 @@ class Scaler:
         self._warm: dict[str, float] = {}  # deployments that were warmed up, and until when that counts
         self._served: dict[str, int] = {}  # the number of the last start that a deployment got
         self._starts = 0
+        self._stuck: tuple[float, Situation] | None = None  # when and where the last look found nothing to do
 
     def scale(self, now: float, requests: Sequence[None]) -> list[None]:
         """Start containers where work waits, stop those that have been idle for long enough, share what is scarce."""
@@ -71,9 +74,30 @@ class Scaler:
             fleets = self._fleets()
             found = [self._size(self._deployment(d), fleets.get(d, []), now) for d in self._of_interest(fleets)]
             wishes = [wish for wish in found if wish is not None]
-            if wishes:
-                self._carry_out(sharing.plan(wishes, self._roster.machines(), self._holdings(fleets, now)), now)
+            if wishes and not self._is_stuck(wishes, now):
+                plan = sharing.plan(wishes, self._roster.machines(), self._holdings(fleets, now))
+                self._carry_out(plan, now)
+                self._stuck = None if plan.starts or plan.stops else (now, self._situation(wishes))
         return [None] * len(requests)
+
+    def _is_stuck(self, wishes: Sequence[Wish], now: float) -> bool:
+        """Whether the last look found nothing to do in this same situation, a moment ago.
+
+        Under load each commit leaves work without a slot, and a look at a large fleet takes as long as the commit.
+        """
+        return (
+            self._stuck is not None
+            and 0 <= now - self._stuck[0] < LOOK_SECONDS
+            and self._stuck[1] == self._situation(wishes)
+        )
+
+    def _situation(self, wishes: Sequence[Wish]) -> Situation:
+        """All that a look depends on, but for time."""
+        return (
+            [(wish.deployment_id, wish.pressing) for wish in wishes],
+            [(container.id, container.status) for container in self._roster.live.values()],
+            list(self._roster.agents),
+        )
 
     def watch(self, _now: float, requests: Sequence[Deployment]) -> list[None]:
         """These were made, switched or reloaded. Of each name the newest version keeps its `min_containers`."""
