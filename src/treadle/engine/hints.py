@@ -59,7 +59,7 @@ class Counts:
 
 
 AHEAD_SECONDS = 0.02  # of work that a child may be given ahead
-AHEAD_MOST = 128  # tasks a child may hold, the running one included
+AHEAD_MOST = 256  # tasks a child may hold, the running one included
 LONG = 1.0  # seconds: too long to be sent ahead
 LEARN = 0.2  # weight of the newest task in what is known of its kind
 

@@ -32,7 +32,7 @@ FIRST_DELAY = 0.05
 MAX_DELAY = 1.0
 OPEN_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
-BATCH = 64  # messages a frame
+BATCH = 256  # messages a frame
 BATCH_BYTES = 8 * 1024 * 1024  # of results a frame; with the largest result still below MAX_FRAME
 
 
