@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from place import Place, until
@@ -184,3 +185,30 @@ def test_volumes_are_there_in_a_closed_container(shut: Place) -> None:
     assert task["result"] == ["near/file", "/far/file", "/volumes/near/file"], task
     for name in ("near", "far"):
         assert [path.read_text() for path in (shut.data / "volumes").glob(f"*/{name}/file")] == ["kept"]
+
+
+HUNGRY = """
+    from pathlib import Path
+    from treadle import task_queue
+
+    @task_queue(retries=0, keep_warm_seconds=5, memory=64)
+    def handler(where):
+        if where == "little":
+            return 1
+        if where == "memory":
+            return len(bytearray(300 * 2**20))
+        with open("/dev/shm/filled", "wb") as file:
+            for _ in range(300):
+                file.write(bytes(2**20))
+"""
+
+
+def test_memory_is_held_and_told_as_ever(shut: Place) -> None:
+    """The verdict names the limit; what is in the container's own /dev/shm counts, and the next task has room."""
+    shut.deploy(HUNGRY, name="hungry", file="hungry.py")
+    for where in ("memory", "/dev/shm"):
+        task = shut.ended(shut.submit("hungry", where=where))
+        assert task["attempts"][0]["failure_kind"] == "oom", task
+        assert "64 MiB" in task["failure_reason"]
+        assert not Path("/dev/shm/filled").exists()
+        assert shut.ended(shut.submit("hungry", where="little"))["result"] == 1
