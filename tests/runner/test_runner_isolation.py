@@ -160,6 +160,22 @@ def test_a_shared_folder_may_be_written(
     assert (shared / "file").read_text() == "x"
 
 
+@BOTH
+def test_no_open_file_leads_out(box: Box, level: Isolation) -> None:
+    """A child inherits its streams, its socket and its pipe, and no folder: from one it could go on to any file."""
+    code = """
+        import stat
+        kinds = {}
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                kinds[name] = stat.S_IFMT(os.fstat(int(name)).st_mode)
+            except OSError:
+                pass  # the listing itself
+        return [name for name, kind in kinds.items() if kind == stat.S_IFDIR]
+    """
+    assert box.run(code) == []
+
+
 # processes
 
 

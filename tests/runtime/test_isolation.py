@@ -124,6 +124,14 @@ def test_what_is_not_for_everybody_is_hidden_from_roots_containers(tmp_path: Pat
     assert hidden == {"shadow", "open/key", "private"}
 
 
+def test_a_data_folder_behind_a_link_is_hidden_by_both_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either leads to the same files."""
+    machine(monkeypatch, "", "")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert probe("auto", tmp_path / "link").hidden[:2] == (f"{tmp_path}/link", f"{tmp_path}/real")
+
+
 def test_at_level_0_nothing_is_put_around(tmp_path: Path) -> None:
     """But a blocked network stays asked for, so that the runner refuses."""
     box = Shield().around(tmp_path / "c" / "id", msgspec.structs.replace(CONFIG, block_network=True))

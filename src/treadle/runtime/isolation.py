@@ -78,7 +78,8 @@ def probe(choice: str, data: Path, shared: str = "", python: str = sys.executabl
             f"TREADLE_ISOLATION={choice} does not work on this machine: {troubles[level]}.",
             "Set TREADLE_ISOLATION=auto; `treadle doctor` tells what this machine gives.",
         )
-    hidden = (str(data), *(_private_files(Path("/etc")) if os.geteuid() == 0 else ()))
+    names = dict.fromkeys((str(data), str(data.resolve())))  # it may be reached through a link
+    hidden = (*names, *(_private_files(Path("/etc")) if os.geteuid() == 0 else ()))
     return Shield(level, _why_not_more(level, choice, troubles), hidden, _shared(shared, data, level))
 
 
