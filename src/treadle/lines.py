@@ -25,26 +25,30 @@ class Logger:
     def info(self, event: str, **values: object) -> None:
         self._write("info", event, values)
 
-    def warning(self, event: str, **values: object) -> None:
-        self._write("warning", event, values)
+    def warning(self, event: str, *, trace: str = "", **values: object) -> None:
+        """With a traceback that was made elsewhere."""
+        self._write("warning", event, values, trace)
 
     def error(self, event: str, *, exc_info: BaseException | None = None, **values: object) -> None:
         """With the traceback of `exc_info`."""
-        self._write("error", event, values, exc_info)
+        self._write("error", event, values, _trace(exc_info))
 
     def exception(self, event: str, **values: object) -> None:
         """An error, with the traceback of the exception that is being handled."""
-        self._write("error", event, values, sys.exception())
+        self._write("error", event, values, _trace(sys.exception()))
 
     @staticmethod
-    def _write(level: str, event: str, values: dict[str, object], error: BaseException | None = None) -> None:
+    def _write(level: str, event: str, values: dict[str, object], trace: str = "") -> None:
         told = " ".join(f"{name}={_shown(value)}" for name, value in values.items())
         mark = f"{level:9}"
         if coloured(sys.stdout):
             mark, event = f"\x1b[{STYLES[level]}m{mark}\x1b[0m", f"\x1b[1m{event}\x1b[0m"
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{mark}] {event}" + (f"  {told}" if told else "")
-        trace = "\n" + "".join(traceback.format_exception(error)).rstrip() if error else ""
-        print(line + trace, flush=True)
+        print(f"{line}\n{trace}" if trace else line, flush=True)
+
+
+def _trace(error: BaseException | None) -> str:
+    return "".join(traceback.format_exception(error)).rstrip() if error else ""
 
 
 def _shown(value: object) -> str:

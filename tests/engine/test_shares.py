@@ -193,6 +193,20 @@ def test_a_warm_up_replaces_what_ends(desk: Desk) -> None:
     assert len(living(desk, deployment)) == 1
 
 
+def test_a_warm_up_of_a_queue_that_keeps_nothing_warm_counts_for_ten_seconds(desk: Desk) -> None:
+    """It was asked for, after all."""
+    desk.agent()
+    deployment = desk.deploy(keep_warm_seconds=0)
+    desk.ask(desk.engine.scaler.warm, deployment)
+    container = desk.container(deployment)
+    desk.connect(container)
+    desk.tick(9)
+    assert desk.status(container) is C.RUNNING
+    desk.run((desk.engine.fleet.beat, container))
+    desk.tick(1)
+    assert desk.status(container) is C.STOPPING
+
+
 def test_a_warm_up_that_starts_nothing_says_why(desk: Desk) -> None:
     """Never on this cluster, not now, or not while it is stopped."""
     desk.agent(memory=200)

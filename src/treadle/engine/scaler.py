@@ -22,6 +22,7 @@ from treadle.store.base import Store
 
 IDLE_GRACE = 5.0  # an idle container has nothing to finish
 STOP_GRACE = 30.0  # for what runs of a deployment that was stopped
+WARM_SECONDS = 10.0  # that a warm-up counts where an idle container would leave at once
 LOOK_SECONDS = 0.5  # the least between two looks at a fleet in which nothing has changed
 
 S = ContainerStatus
@@ -119,9 +120,9 @@ class Scaler:
             self._standing[workspace_id, name] = newest
 
     def warm(self, now: float, requests: Sequence[Deployment]) -> list[TreadleError | None]:
-        """Have a container of each ready without a task, for `keep_warm_seconds` from now on."""
+        """Have a container of each ready without a task, for `keep_warm_seconds` (or WARM_SECONDS) from now on."""
         for deployment in requests:
-            self._warm[deployment.id] = now + deployment.config.keep_warm_seconds
+            self._warm[deployment.id] = now + _warm_seconds(deployment)
         self.scale(now, [None])
         return [self._warmed(deployment, now) for deployment in requests]
 
@@ -185,7 +186,7 @@ class Scaler:
         draft or of a version that was replaced.
         """
         left = self._warm.get(deployment.id, now) - now
-        if not 0 < left <= deployment.config.keep_warm_seconds:  # over, or from before the clock was set back
+        if not 0 < left <= _warm_seconds(deployment):  # over, or from before the clock was set back
             self._warm.pop(deployment.id, None)
         newest = self._standing.get((deployment.workspace_id, deployment.name))
         standing = newest is not None and newest.id == deployment.id
@@ -299,3 +300,8 @@ class Scaler:
         """Why no machine of this cluster can ever take a container of it; "" if one can, or none is connected."""
         found = place(deployment.config, self._roster.machines())
         return found.reason if found.never else ""
+
+
+def _warm_seconds(deployment: Deployment) -> float:
+    """How long a warm-up counts."""
+    return deployment.config.keep_warm_seconds or WARM_SECONDS

@@ -152,8 +152,7 @@ class Links:
                     tell(engine.fleet.beat, container_id)
                 case LoadFailed(reason, traceback):
                     tail = traceback.rstrip()
-                    told = {"exception": tail} if tail else {}  # printed as lines, like our own
-                    log.warning("handler could not be loaded", container=container_id, reason=reason, **told)
+                    log.warning("handler could not be loaded", container=container_id, reason=reason, trace=tail)
                     gone = Gone(container_id, f"could not load the handler: {reason}", failed=True, tail=tail)
                     tell(engine.fleet.load_failed, gone, socket.fail)
                 case Hello():
