@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import psutil
 
+from treadle.runtime import processes
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
 SHM = Path("/dev/shm")  # noqa: S108 -- looked at, not written
 MOUNTS_SECONDS = 1.0  # for which a list of mounts is believed
 
@@ -26,7 +29,7 @@ class Proportion(NamedTuple):
 def resident(pid: int) -> int:
     """Bytes of memory in use by a process, shared pages counted in full; 0 when it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(processes.read(f"/proc/{pid}/statm").split()[1]) * PAGE
     except (OSError, IndexError):
         pass
     with contextlib.suppress(psutil.Error):

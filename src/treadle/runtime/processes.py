@@ -111,14 +111,24 @@ def descendants(pid: int) -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task")
-    children: list[int] = []
+    tasks = f"/proc/{pid}/task"
     try:
-        for task in tasks.iterdir():
-            children += map(int, (task / "children").read_text().split())
+        lists = [read(f"{tasks}/{thread}/children") for thread in os.listdir(tasks)]  # noqa: PTH208 -- as for `read`
     except OSError:  # ended meanwhile, or a kernel without this file
         return _children_by_parent(pid)
-    return children
+    return [int(child) for children in lists for child in children.split()]
+
+
+def read(path: str) -> bytes:
+    """A file of /proc, whole. A third of what `Path` takes: the watchdog reads some hundred a second."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        blocks = []
+        while block := os.read(file, 1 << 16):
+            blocks.append(block)
+        return b"".join(blocks)
+    finally:
+        os.close(file)
 
 
 def _children_by_parent(pid: int) -> list[int]:

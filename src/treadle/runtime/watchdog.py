@@ -43,20 +43,25 @@ class Watchdog:
 
     def tick(self, runner: int) -> float:
         """Look once, kill if there is too much; returns the seconds until the next time."""
+        if self._is_dying():  # asked before measuring: what it gives back meanwhile must not be missed
+            return GROWING
         now = self._clock()
         pids = processes.descendants(runner)
         if len(pids) > MAX_PIDS:
             processes.kill(pids[1:])
             return GROWING
         files = self._files.used(pids, now)
-        total = sum(map(memory.resident, pids)) + files
+        resident = {pid: memory.resident(pid) for pid in pids}
+        total = sum(resident.values()) + files
         used = total - self._twice
-        if used > self.limit or (total > self.limit and now >= self._exact_at):
+        if max(resident.values(), default=0) > self.limit:  # one alone: no need to know it better
+            self._kill_one(pids, resident, used)
+        elif used > self.limit or (total > self.limit and now >= self._exact_at):
             sizes = {pid: memory.proportional(pid) for pid in pids}
             used = sum(size.own for size in sizes.values()) + max(files, sum(size.shared for size in sizes.values()))
             self._twice = total - used
             self._exact_at = now + COST * (self._clock() - now)
-            if used > self.limit and not self._is_dying():
+            if used > self.limit:
                 self._kill_one(pids, {pid: sum(size) for pid, size in sizes.items()}, used)
         return self._wait(used)
 
