@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+PREFIX = "treadle-"  # of the scopes' names
 LEAF = "agent"  # the group in the scope that this process itself is in
 PATIENCE = 5.0  # seconds until systemd has moved this process
 
@@ -24,13 +25,14 @@ def enter(mounts: Path) -> bool:
     """Have the user's systemd move this process into a new scope of its own; True when it is there.
 
     Not for root, who needs none, and not out of a service, which would then be taken for ended: a unit of yours needs
-    `Delegate=yes` instead.
+    `Delegate=yes` instead. Not twice: what is not delegated in one scope is not in the next.
     """
-    busctl = shutil.which("busctl")
-    if busctl is None or os.geteuid() == 0 or "cgroup2" not in _text(mounts) or _own().endswith(".service"):
+    busctl, before = shutil.which("busctl"), _own()
+    if busctl is None or os.geteuid() == 0 or "cgroup2" not in _text(mounts):
         return False
-    before = _own()
-    unit = f"treadle-{os.getpid()}-{secrets.token_hex(4)}.scope"
+    if before.endswith(".service") or f"/{PREFIX}" in before:
+        return False
+    unit = f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}.scope"
     properties = ["2", "PIDs", "au", "1", str(os.getpid()), "Delegate", "b", "true"]
     try:
         asked = subprocess.run(
