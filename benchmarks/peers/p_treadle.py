@@ -27,6 +27,7 @@ HOME = Path(DATA) / "treadle"
 client: Client
 if treadle.env.is_local():
     os.environ["TREADLE_DATA"] = str(HOME)
+    os.environ["TREADLE_SHARED_FOLDERS"] = str(GATE.parent)  # containers have a /dev/shm of their own
 
 
 @task_queue(workers=2, keep_warm_seconds=3600, max_pending_tasks=10_000_000, env=ENV)

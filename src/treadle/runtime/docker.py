@@ -17,13 +17,13 @@ from treadle.model.container import Isolation
 from treadle.model.errors import Unavailable
 from treadle.runtime import processes
 from treadle.runtime.base import StartSpec
+from treadle.runtime.cgroup import MAX_PIDS
 from treadle.runtime.engine import Engine, EngineFailed
 from treadle.runtime.process import environment, runner_command, write_private
 
 LABEL = "treadle.container"
 LAYER = "/opt/treadle/runner"  # where images look for the runner
 RUNNER_MEMORY = 48  # MiB for the runner's parent, which user code does not get
-PIDS = 4096
 STATE = "docker.json"
 _ENV = "environment"  # a pipe, never a file: what the container's own processes alone may know
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 -- the container's own, in memory
@@ -113,7 +113,7 @@ class DockerRuntime:
             "run", "--detach", "--pull", "never", "--init", "--name", run.container_id, "--hostname", "treadle",
             "--label", f"{LABEL}={run.container_id}",
             "--memory", memory, "--memory-swap", memory, "--cpus", f"{run.config.cpu / 1000:g}",
-            "--pids-limit", str(PIDS), "--shm-size", memory,
+            "--pids-limit", str(MAX_PIDS), "--shm-size", memory,
             "--read-only", *(part for place in _TEMPORARY for part in ("--tmpfs", f"{place}:rw,exec,nosuid,nodev")),
             *devices(self._engine.program, run.gpus),
             "--network", "host", "--user", f"{os.getuid()}:{os.getgid()}",

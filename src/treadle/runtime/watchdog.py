@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from treadle.runtime import memory, processes
+from treadle.runtime.cgroup import MAX_PIDS
 
-MAX_PIDS = 1024  # processes of one container
 FASTEST = 2 * 1024**3  # bytes a second that a process may fill: two to three times what one fills here
 CALM = 0.05  # seconds between looks, at most
 STEADY = 0.01  # at least, while it does not grow
