@@ -47,6 +47,7 @@ class Bridge:
         self.delays_changed = asyncio.Event()
         self._due: float | None = None  # when the first delayed task may run, as of the last commit
         self._asked: list[AnyCall] = []
+        self._last_call: asyncio.TimerHandle | None = None  # what is not urgent leaves by then
         self._handing = False  # what is asked leaves at the end of this turn
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
         self.followers = Followers()
@@ -87,11 +88,14 @@ class Bridge:
             self._handing = True
             self._loop.call_soon(self._hand_over)
         elif len(self._asked) == 1:
-            self._loop.call_later(PATIENCE, self._hand_over)
+            self._last_call = self._loop.call_later(PATIENCE, self._hand_over)
 
     def _hand_over(self) -> None:
         asked, self._asked, self._handing = self._asked, [], False
-        if not asked:  # they went with others
+        if self._last_call is not None:
+            self._last_call.cancel()  # it would cut short the patience of what is told next
+            self._last_call = None
+        if not asked:
             return
         if not self.engine.writer.run_here(asked):
             self.engine.writer.ask(asked)
