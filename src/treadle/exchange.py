@@ -130,23 +130,32 @@ class Exchange:
         return None
 
     def _read(self, answer: Answer) -> bytes:
-        with self._to_the_end(answer, "the answer"):
+        try:
             return answer.read()
+        except OSError as error:
+            raise self._cut_off("the answer", error) from None
+        finally:
+            self._keep(answer)
 
     @contextlib.contextmanager
     def _to_the_end(self, answer: Answer, what: str) -> Iterator[None]:
-        """Keep the connection of an answer that is read to its end for the thread's next request."""
+        """While an answer is read that comes in pieces."""
         try:
             yield
         except OSError as error:
-            raise Unreachable(
-                f"{self.url} went away in the middle of {what} ({_reason(error)}).", "Try again."
-            ) from None
+            raise self._cut_off(what, error) from None
         finally:
-            if answer.leaves_open:
-                self._kept.one = (os.getpid(), time.monotonic(), answer.connection)
-            else:
-                answer.connection.close()
+            self._keep(answer)
+
+    def _keep(self, answer: Answer) -> None:
+        """Keep the connection of an answer that was read to its end for the thread's next request."""
+        if answer.leaves_open:
+            self._kept.one = (os.getpid(), time.monotonic(), answer.connection)
+        else:
+            answer.connection.close()
+
+    def _cut_off(self, what: str, error: OSError) -> Unreachable:
+        return Unreachable(f"{self.url} went away in the middle of {what} ({_reason(error)}).", "Try again.")
 
     def _unanswered(self, error: OSError, timeout: float, *, accepted: bool) -> Unreachable:
         late = isinstance(error, TimeoutError)

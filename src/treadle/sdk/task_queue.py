@@ -72,15 +72,8 @@ class TaskQueue(Generic[P, R]):
         """
         if environment.called_on_import():
             return False
-        from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
-        from treadle.sdk.handle import TaskHandle  # noqa: PLC0415
-
         payload = self._encode({"args": args, "kwargs": kwargs})
-        console = Console()
-        draft = self._drafted(console)
-        task_id = draft.client.enqueue(f"id/{draft.deployed.deployment_id}", payload)
-        console.step(f"Enqueued task: {task_id}")
-        return TaskHandle(task_id, draft.client)
+        return self._drafted().put(payload)
 
     def put_many(self, calls: Iterable[Any]) -> list[TaskHandle]:
         """Enqueue many tasks with few requests, in order; an empty list while Treadle imports this module.
@@ -95,15 +88,11 @@ class TaskQueue(Generic[P, R]):
         if environment.called_on_import():
             return []
         from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
-        from treadle.sdk.handle import TaskHandle  # noqa: PLC0415
 
-        console, handles = Console(), []
-        draft = self._drafted(console)
-        waiting = iter(calls)
+        draft, handles, waiting = self._drafted(), [], iter(calls)
         while lot := [_arguments(call) for call in islice(waiting, MANY)]:
-            task_ids = draft.client.enqueue_many(f"id/{draft.deployed.deployment_id}", self._encode(lot))
-            handles += [TaskHandle(task_id, draft.client) for task_id in task_ids]
-        console.step(f"Enqueued {len(handles)} tasks")
+            handles += draft.put_lot(self._encode(lot))
+        Console().step(f"Enqueued {len(handles)} tasks")
         return handles
 
     def warmup(self) -> None:
@@ -114,10 +103,8 @@ class TaskQueue(Generic[P, R]):
         """
         if environment.called_on_import():
             return
-        from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
-
-        draft = self._drafted(Console())
-        draft.client.warm_up(f"id/{draft.deployed.deployment_id}")
+        draft = self._drafted()
+        draft.client.warm_up(draft.queue)
 
     def deploy(self, name: str | None = None) -> Deployed:
         """Make a new version under this name (or the decorator's).
@@ -136,11 +123,13 @@ class TaskQueue(Generic[P, R]):
             raise InvalidOption("The deployment has no name.", "Give one: --name NAME, or name= in the decorator.")
         return self._prepare(console, name=check_name(chosen))
 
-    def _drafted(self, console: Console) -> Prepared:
-        with self._lock:
-            if self._draft is None:
-                self._draft = self._prepare(console, name="")
-            return self._draft
+    def _drafted(self) -> Prepared:
+        if self._draft is None:
+            from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
+
+            with self._lock:
+                self._draft = self._draft or self._prepare(Console(), name="")
+        return self._draft
 
     def _prepare(self, console: Console, *, name: str) -> Prepared:
         from treadle.model.settings import load  # noqa: PLC0415 - see the top of the file
