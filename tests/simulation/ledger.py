@@ -178,8 +178,7 @@ class Ledger:
 
     def _check_memory(self, engine: Engine) -> None:
         """What is remembered of running tasks is what the store says of them."""
-        for task_id in engine.hints.running.known():
-            remembered = engine.hints.running.task(task_id)
+        for task_id, remembered in engine.hints.running._tasks.items():
             assert remembered == engine.store.task(task_id), f"remembered and not true: {remembered}"
 
     # when nothing is under way

@@ -34,6 +34,23 @@ class Deploy(msgspec.Struct, frozen=True):
     image_id: str
     lender: QueueConfig | None = None
 
+    def made(self, kind: DeploymentKind, digest: str, now: float, *, version: int = 0) -> Deployment:
+        """The deployment that this asks for."""
+        return Deployment(
+            id=self.new_id,
+            workspace_id=self.workspace_id,
+            kind=kind,
+            name=self.name,
+            version=version,
+            config=self.config,
+            source_id=self.source_id,
+            image_id=self.image_id,
+            digest=digest,
+            active=True,
+            created_at=now,
+            updated_at=now,
+        )
+
 
 class NewDeployment(msgspec.Struct, frozen=True):
     deployment: Deployment
@@ -103,20 +120,8 @@ class Catalog:
         if request.lender is not None and (others := _not_lent(request.config, request.lender)):
             what = f"A container may not make a draft with what it has not itself: {', '.join(others)}."
             return Forbidden(what, "Deploy that queue by name, or declare the same in the one that calls it.")
-        deployment = Deployment(
-            id=request.new_id,
-            workspace_id=request.workspace_id,
-            kind=DeploymentKind.DEPLOYMENT if request.name else DeploymentKind.DRAFT,
-            name=request.name,
-            version=self._next_version(request),
-            config=request.config,
-            source_id=request.source_id,
-            image_id=request.image_id,
-            digest=digest,
-            active=True,
-            created_at=now,
-            updated_at=now,
-        )
+        kind = DeploymentKind.DEPLOYMENT if request.name else DeploymentKind.DRAFT
+        deployment = request.made(kind, digest, now, version=self._next_version(request))
         self._store.insert_deployment(deployment)
         self._volumes.make_all(deployment, now)
         return NewDeployment(deployment, created=True)

@@ -261,10 +261,6 @@ class Running:
     def task(self, task_id: str) -> Task | None:
         return self._tasks.get(task_id)
 
-    def known(self) -> list[str]:
-        """The ids of all that are here."""
-        return list(self._tasks)
-
     def note(self, task: Task) -> None:
         """This task has been claimed; the row with its seq."""
         self._tasks[task.id] = task

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from treadle.engine.vault import Vault
-from treadle.model.deployment import Deployment
+from treadle.model.deployment import Deployment, newest
 from treadle.model.errors import Conflict, NotFound
 from treadle.model.secret import Secret
 from treadle.store.base import Store
@@ -74,12 +74,8 @@ class Secrets:
 
     def _users(self, workspace_id: int, name: str) -> list[str]:
         """Names whose newest version asks for a secret, as "resize v3"; neither older versions nor drafts count."""
-        newest: dict[str, Deployment] = {}
-        for deployment in self._store.deployments(workspace_id):
-            before = newest.get(deployment.name)
-            if before is None or before.version < deployment.version:
-                newest[deployment.name] = deployment
-        return [f"{d.name} v{d.version}" for d in newest.values() if d.active and name in d.config.secrets]
+        deployments = newest(self._store.deployments(workspace_id))
+        return [d.title for d in deployments if d.active and name in d.config.secrets]
 
     def missing(self, workspace_id: int, names: Sequence[str]) -> list[str]:
         """Those of the names that do not exist."""
@@ -104,4 +100,3 @@ class Secrets:
 def unknown(name: str) -> NotFound:
     """The error for a name that no secret has."""
     return NotFound(f"Secret {name} does not exist.", "`treadle secret list` shows those that do.")
-

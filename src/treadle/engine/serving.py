@@ -63,21 +63,9 @@ class Serving:
         """Serve something new; its first container starts at once."""
         return [self._catalog.missing_part(made) or self._start(made, now) for made in requests]
 
-    def _start(self, made: Deploy, now: float) -> Deployment:
-        deployment = Deployment(
-            id=made.new_id,
-            workspace_id=made.workspace_id,
-            kind=DeploymentKind.SERVE,
-            name="",
-            version=0,
-            config=made.config,
-            source_id=made.source_id,
-            image_id=made.image_id,
-            digest=made.new_id,  # of nobody else: it is no draft that `.put()` could find
-            active=True,
-            created_at=now,
-            updated_at=now,
-        )
+    def _start(self, asked: Deploy, now: float) -> Deployment:
+        # the digest is of nobody else: it is no draft that `.put()` could find
+        deployment = asked.made(DeploymentKind.SERVE, asked.new_id, now)
         self._store.insert_deployment(deployment)
         self._scaler.watch(now, [deployment])
         return deployment

@@ -12,7 +12,7 @@ import msgspec
 
 from treadle.blob.tree import Tree
 from treadle.model.container import Workspace
-from treadle.model.deployment import Deployment
+from treadle.model.deployment import Deployment, newest
 from treadle.model.errors import Conflict, NotFound
 from treadle.model.volume import Volume
 from treadle.model.wire import Mount
@@ -83,18 +83,13 @@ class Volumes:
 
     def _users(self, workspace_id: int, name: str) -> list[str]:
         """The newest versions that mount a volume, as "resize v3", and others that have a container now."""
-        newest: dict[str, Deployment] = {}
-        for deployment in self._store.deployments(workspace_id):
-            before = newest.get(deployment.name)
-            if before is None or before.version < deployment.version:
-                newest[deployment.name] = deployment
-        users = {d.id: d for d in newest.values() if d.active}
+        users = {d.id: d for d in newest(self._store.deployments(workspace_id)) if d.active}
         for container in self._store.live_containers():
             deployment_now = self._store.deployment(container.deployment_id)
             if deployment_now is not None and container.workspace_id == workspace_id:
                 users[deployment_now.id] = deployment_now
         return sorted(
-            f"{d.name} v{d.version}" if d.name else f"a draft of {d.config.handler}"
+            d.title if d.name else f"a draft of {d.config.handler}"
             for d in users.values()
             if name in {mount.name for mount in d.config.volumes}
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -149,6 +150,16 @@ class Deployment(msgspec.Struct, frozen=True):
     def stub_type(self) -> str:
         """What Beam calls its kind."""
         return STUB_TYPES[self.kind]
+
+
+def newest(deployments: Iterable[Deployment]) -> list[Deployment]:
+    """The highest version of each name."""
+    found: dict[str, Deployment] = {}
+    for deployment in deployments:
+        before = found.get(deployment.name)
+        if before is None or before.version < deployment.version:
+            found[deployment.name] = deployment
+    return list(found.values())
 
 
 def bad(option: str, value: object, allowed: str) -> InvalidOption:

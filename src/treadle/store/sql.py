@@ -45,11 +45,11 @@ WAITING = f"""SELECT {_TASK}, payload.body FROM task JOIN payload ON payload.tas
     WHERE {_DUE} LIMIT ?"""
 WAITING_AT = f"SELECT task.id FROM task WHERE {_DUE} LIMIT 1 OFFSET ?"
 NEXT_DUE = f"SELECT MIN(task.due) FROM task WHERE {_WAITING} AND task.deployment_id = ?"
-RUNNING_IN = f"SELECT {_TASK} FROM task WHERE task.status = 'RUNNING' AND task.container_id = ? ORDER BY task.seq"
+RUNNING_IN = f"SELECT {_TASK} FROM task WHERE {_RUNNING} AND task.container_id = ? ORDER BY task.seq"
 EXPIRED = f"""SELECT {_TASK} FROM task WHERE {_WAITING} AND task.expires_at <= ?
     ORDER BY task.expires_at LIMIT ?"""
 COUNT_WAITING = f"SELECT task.deployment_id, COUNT(*) FROM task WHERE {_WAITING} GROUP BY task.deployment_id"
-COUNT_RUNNING = """SELECT task.deployment_id, COUNT(*) FROM task INDEXED BY task_running WHERE task.status = 'RUNNING'
+COUNT_RUNNING = f"""SELECT task.deployment_id, COUNT(*) FROM task INDEXED BY task_running WHERE {_RUNNING}
     GROUP BY task.deployment_id"""
 
 ENDED = """SELECT seq, id, created_at, ended_at IS NOT NULL AND ended_at < ? AND NOT EXISTS (
