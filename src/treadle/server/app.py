@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from litestar import Litestar, MediaType, Request, Response, get
+from litestar import Litestar, MediaType, Response, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
@@ -27,13 +27,13 @@ from treadle.server.house import House
 from treadle.server.images import Images
 from treadle.server.links import Links
 from treadle.server.outputs import Outputs
+from treadle.server.requests import AnyRequest
 from treadle.server.results import Results
 from treadle.server.secrets import Secrets
 from treadle.server.serving import Serving
 from treadle.server.tasks import Tasks
 from treadle.server.volumes import Volumes
 
-AnyRequest = Request[Any, Any, Any]
 CODES = {400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = Logger()

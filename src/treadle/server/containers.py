@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
@@ -16,10 +16,10 @@ from treadle.model.container import Container, ContainerStatus, Role
 from treadle.model.errors import NotFound
 from treadle.server.house import House
 from treadle.server.logs import Limit, Source, answer
+from treadle.server.requests import AnyRequest
 
 MAX_GRACE = 86400
 MAX_ENDED = 1000
-AnyRequest = Request[Any, Any, Any]
 
 
 class Containers(Controller):
@@ -33,7 +33,7 @@ class Containers(Controller):
         ended: Annotated[int, QueryParameter(ge=0, le=MAX_ENDED)] = 0,
     ) -> list[ContainerView]:
         """Containers that are not stopped, newest first; with `ended=N` the newest N of any status."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
+        caller = house.caller(request, Role.READ)
         found = house.reader.containers(caller.workspace_id, ended=ended)
         return [house.views.container(container) for container in found]
 
@@ -72,7 +72,7 @@ class Containers(Controller):
         grace: Annotated[float, QueryParameter(ge=0, le=MAX_GRACE)] = 10.0,
     ) -> ContainerView:
         """End a container; running tasks may finish for `grace` seconds, then they are retried elsewhere."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
+        caller = house.caller(request, Role.DEPLOY)
         verb = StopContainer(caller.workspace_id, container_id, grace)
         await house.bridge.ask(house.bridge.engine.fleet.end, verb)
         return house.views.container(_find(request, house, container_id))
@@ -80,7 +80,7 @@ class Containers(Controller):
 
 def _find(request: AnyRequest, house: House, container_id: str) -> Container:
     """Raises NotFound, also for a container of another workspace."""
-    caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
+    caller = house.caller(request, Role.READ)
     container = house.reader.container(container_id)
     if container is None or container.workspace_id != caller.workspace_id:
         advice = "`treadle container list --ended 20` shows the newest."

@@ -7,31 +7,27 @@ import hashlib
 import os
 import re
 import time
-from typing import Any, TypeVar
 
-import msgspec
-from litestar import Request, get, head, post, put
+from litestar import get, head, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.response import Stream
 
 from treadle.engine.catalog import Deploy, NewSource
-from treadle.engine.face import Upload
 from treadle.engine.outputs import source_key
 from treadle.model.api import Deployed, DeployRequest, KeyView, WorkspaceView
 from treadle.model.container import Role
 from treadle.model.deployment import Deployment, QueueConfig, check_config, check_name
-from treadle.model.errors import Forbidden, InvalidInput, NotFound, TooLarge
+from treadle.model.errors import Forbidden, InvalidInput, NotFound
 from treadle.model.ids import uuid7
 from treadle.server.auth import Caller
 from treadle.server.house import House
+from treadle.server.requests import AnyRequest, decode_body, take_in
 from treadle.server.switches import Switches
 from treadle.server.views import workspace_view
 
 MAX_SOURCE = 1024 * 1024 * 1024  # bytes
 SHA256 = re.compile(r"[0-9a-f]{64}")
-AnyRequest = Request[Any, Any, Any]
-T = TypeVar("T")
 
 
 class Deployments(Switches):
@@ -40,14 +36,14 @@ class Deployments(Switches):
     @head("/v2/sources/{source_id:str}")
     async def known(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> None:
         """Whether this source was uploaded before."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
+        caller = house.caller(request, Role.DEPLOY, container=True)
         if not house.reader.has_source(caller.workspace_id, _checked_id(source_id)):
             raise NotFound(f"Source {source_id} was never uploaded.")
 
     @put("/v2/sources/{source_id:str}", status_code=201)
     async def upload(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> None:
         """Store a packed source under the sha256 of its bytes."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
+        caller = house.caller(request, Role.DEPLOY, container=True)
         upload = house.blob.start(source_key(_checked_id(source_id)))
         try:
             digest = hashlib.sha256()
@@ -74,7 +70,7 @@ class Deployments(Switches):
     @post("/v2/deployments", status_code=200)
     async def deploy(self, request: AnyRequest, house: NamedDependency[House]) -> Deployed:
         """Make the next version of a name, or find or make a draft."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
+        caller = house.caller(request, Role.DEPLOY, container=True)
         asked = await decode_body(request, DeployRequest, house.settings.max_body)
         if asked.name:
             check_name(asked.name)
@@ -97,7 +93,7 @@ class Deployments(Switches):
     @get("/v2/workspace")
     async def workspace(self, request: AnyRequest, house: NamedDependency[House]) -> WorkspaceView:
         """The workspace this token belongs to."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
+        caller = house.caller(request, Role.READ)
         return workspace_view(house.lookup.workspace(caller.workspace_id))
 
     @get(["/v2/workspace/signing-key", "/api/v1/token/{workspace:str}/signing-key"])
@@ -105,8 +101,7 @@ class Deployments(Switches):
         self, request: AnyRequest, house: NamedDependency[House], workspace: FromPath[str] = ""
     ) -> KeyView:
         """The key that webhooks are signed with."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.ADMIN)
-        house.check_workspace(caller, workspace)
+        caller = house.caller(request, Role.ADMIN, workspace=workspace)
         return KeyView(house.lookup.workspace(caller.workspace_id).signing_key)
 
 
@@ -114,41 +109,6 @@ def _checked_id(source_id: str) -> str:
     if not SHA256.fullmatch(source_id):
         raise InvalidInput(f"Source id {source_id[:80]!r} is not a sha256 in lower-case hex.")
     return source_id
-
-
-async def take_in(request: AnyRequest, upload: Upload, limit: int, also: Any = None) -> None:
-    """Write a streamed body to an upload.
-
-    Raises:
-        TooLarge: it is over `limit` bytes.
-    """
-    async for chunk in request.stream():
-        if upload.size + len(chunk) > limit:
-            raise TooLarge(f"The body is over the limit of {limit} bytes.")
-        if also is not None:
-            also(chunk)
-        await asyncio.to_thread(upload.write, chunk)
-
-
-async def small_body(request: AnyRequest, limit: int) -> bytes:
-    """The whole body.
-
-    Raises:
-        TooLarge: it is over `limit` bytes.
-    """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise TooLarge(f"The body is over the limit of {limit} bytes.")
-    return bytes(body)
-
-
-async def decode_body(request: AnyRequest, kind: type[T], limit: int) -> T:
-    try:
-        return msgspec.json.decode(await small_body(request, limit), type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"The body is not a {kind.__name__}: {error}.") from error
 
 
 def _lender(house: House, caller: Caller) -> QueueConfig | None:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import msgspec
 
 from treadle.engine.face import Blob, Reader
+from treadle.model.container import Role
 from treadle.model.errors import NotFound
 from treadle.model.settings import Settings
 from treadle.server.auth import Caller, Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 from treadle.server.lookup import Lookup
+from treadle.server.requests import AnyRequest
 from treadle.server.sessions import Sessions
 from treadle.server.shelves import Shelves
 from treadle.server.views import Views
@@ -34,10 +36,17 @@ class House(msgspec.Struct, frozen=True):
     sessions: Sessions
     draining: Callable[[], bool]
 
-    def check_workspace(self, caller: Caller, named: str) -> None:
-        """Beam's routes name the workspace; it must be the caller's own. "" where the route names none."""
-        if not named:
-            return
-        mine = self.lookup.workspace(caller.workspace_id)
-        if named not in (mine.external_id, mine.name, str(mine.id)):
-            raise NotFound(f"No workspace {named[:64]!r} is open to this token.")
+    def caller(self, request: AnyRequest, role: Role, *, container: bool = False, workspace: str = "") -> Caller:
+        """Whoever sends this request: a role that includes `role`; with `container` also the runner of a container.
+
+        `workspace` is the one that Beam's routes name; it must be the caller's own. "" where the route names none.
+
+        Raises:
+            Unauthorized, Forbidden, NotFound
+        """
+        caller = self.doors.require(request.headers.get("authorization", ""), role, container=container)
+        if workspace:
+            mine = self.lookup.workspace(caller.workspace_id)
+            if workspace not in (mine.external_id, mine.name, str(mine.id)):
+                raise NotFound(f"No workspace {workspace[:64]!r} is open to this token.")
+        return caller

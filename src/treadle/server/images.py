@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import msgspec
-from litestar import Controller, Request, get, post
+from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.response import Stream
 
@@ -16,10 +15,8 @@ from treadle.model.deployment import check_image, spec_digest
 from treadle.model.errors import Forbidden, InvalidInput, TreadleError
 from treadle.model.ids import iso
 from treadle.model.wire import ImageHere
-from treadle.server.deployments import decode_body
 from treadle.server.house import House
-
-AnyRequest = Request[Any, Any, Any]
+from treadle.server.requests import AnyRequest, decode_body
 
 
 class Images(Controller):
@@ -28,7 +25,7 @@ class Images(Controller):
     @post("/v2/images", status_code=200)
     async def build(self, request: AnyRequest, house: NamedDependency[House]) -> Stream:
         """Build an image or find it; JSON lines of build events, the last one with the id or the error."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY, container=True)
+        caller = house.caller(request, Role.DEPLOY, container=True)
         spec = check_image((await decode_body(request, BuildRequest, house.settings.max_body)).spec)
         if caller.container is not None and house.reader.image(spec_digest(spec)) is None:
             what = "A container may use images that exist, and this one does not: a build runs outside of it."
@@ -40,7 +37,7 @@ class Images(Controller):
     @get("/v2/images")
     async def list(self, request: AnyRequest, house: NamedDependency[House]) -> list[ImageView]:
         """The images on the machines, the last used first."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
+        caller = house.caller(request, Role.READ)
         found = await house.shelves.images()
         uses = _uses(house, caller.workspace_id)
         return [_view(house, agent_id, image, uses.get(image.id, [])) for agent_id, image in found]
@@ -48,7 +45,7 @@ class Images(Controller):
     @post("/v2/images/prune", status_code=200)
     async def prune(self, request: AnyRequest, house: NamedDependency[House]) -> Pruned:
         """Remove images that no active deployment has, and none of whose containers or tasks is there."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.ADMIN)
+        caller = house.caller(request, Role.ADMIN)
         asked = await decode_body(request, PruneRequest, house.settings.max_body)
         keep = sorted(_uses(house, caller.workspace_id))
         removed = await house.shelves.prune(keep, dry_run=asked.dry_run)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 from litestar.params import QueryParameter
 from litestar.response import Stream
 
@@ -17,6 +17,7 @@ from treadle.model.errors import InvalidInput
 from treadle.model.ids import iso
 from treadle.model.log import NAMES, Chunk
 from treadle.server.bridge import Bridge
+from treadle.server.requests import AnyRequest
 
 MAX_LINES = 10_000
 CHUNKS = 100  # read at once: a slow reader is waited for, and nobody else
@@ -26,7 +27,6 @@ EVENTS = "text/event-stream"
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 _encode = msgspec.json.Encoder().encode
 
-AnyRequest = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LINES, description="Lines at most.")]
 Read = Callable[[int, int], list[Chunk]]  # of chunks from a number on, at most so many
 

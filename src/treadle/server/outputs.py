@@ -6,10 +6,10 @@ import asyncio
 import mimetypes
 import os
 import time
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
-from litestar import Controller, Request, get, put
+from litestar import Controller, get, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
@@ -21,14 +21,13 @@ from treadle.model.container import Role
 from treadle.model.errors import Conflict, InvalidInput, NotFound
 from treadle.model.ids import uuid7
 from treadle.model.task import Output, TaskStatus
-from treadle.server.deployments import take_in
 from treadle.server.house import House
 from treadle.server.lookup import UUID
+from treadle.server.requests import AnyRequest, take_in
 from treadle.server.tasks import find
 
 MAX_OUTPUT = 16 * 1024 * 1024 * 1024  # bytes
 MAX_EXPIRES = 7 * 86400
-AnyRequest = Request[Any, Any, Any]
 # Shown in the browser; everything else is offered as a download, for a file saved by a task is not our page.
 SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "application/pdf"})
 
@@ -76,7 +75,7 @@ class Outputs(Controller):
         expires: Annotated[int, QueryParameter(ge=1, le=MAX_EXPIRES)] = 3600,
     ) -> UrlView:
         """A signed URL that is good for `expires` seconds."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ, container=True)
+        caller = house.caller(request, Role.READ, container=True)
         output = _find(house, output_id)
         if output is None:
             raise NotFound(f"No output has the id {output_id[:64]!r}.")

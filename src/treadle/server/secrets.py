@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from litestar import Controller, Request, delete, get, patch, post
+from litestar import Controller, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
@@ -14,13 +12,12 @@ from treadle.model.container import Role
 from treadle.model.ids import iso
 from treadle.model.secret import MAX_VALUE, Secret, check_secret_name, check_secret_value
 from treadle.server.auth import Caller
-from treadle.server.deployments import decode_body
 from treadle.server.house import House
+from treadle.server.requests import AnyRequest, decode_body
 
 MAX_SECRET_BODY = 8 * MAX_VALUE  # bytes: JSON may write a character as six
 ALL = ["/v2/secrets", "/secret/{workspace:str}"]
 ONE = ["/v2/secrets/{name:str}", "/secret/{workspace:str}/{name:str}"]
-AnyRequest = Request[Any, Any, Any]
 
 
 class Secrets(Controller):
@@ -31,7 +28,7 @@ class Secrets(Controller):
         self, request: AnyRequest, house: NamedDependency[House], workspace: FromPath[str] = ""
     ) -> SecretView:
         """Keep a new secret."""
-        caller = _admit(request, house, workspace)
+        caller = house.caller(request, Role.ADMIN, workspace=workspace)
         asked = await decode_body(request, NewSecret, MAX_SECRET_BODY)
         kept = _sealed(house, caller, check_secret_name(asked.name), asked.value)
         return _view(await house.bridge.ask(house.bridge.engine.secrets.create, kept))
@@ -41,7 +38,7 @@ class Secrets(Controller):
         self, request: AnyRequest, house: NamedDependency[House], workspace: FromPath[str] = ""
     ) -> list[SecretView]:
         """All secrets by name, without their values."""
-        caller = _admit(request, house, workspace, Role.DEPLOY)
+        caller = house.caller(request, Role.DEPLOY, workspace=workspace)
         return [_view(secret) for secret in house.reader.secrets(caller.workspace_id)]
 
     @get(ONE)
@@ -49,7 +46,7 @@ class Secrets(Controller):
         self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str], workspace: FromPath[str] = ""
     ) -> SecretShown:
         """A secret with its value."""
-        caller = _admit(request, house, workspace)
+        caller = house.caller(request, Role.ADMIN, workspace=workspace)
         secret = house.reader.secret(caller.workspace_id, check_secret_name(name))
         if secret is None:
             raise unknown(name)
@@ -61,7 +58,7 @@ class Secrets(Controller):
         self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str], workspace: FromPath[str] = ""
     ) -> SecretView:
         """Give a secret a new value."""
-        caller = _admit(request, house, workspace)
+        caller = house.caller(request, Role.ADMIN, workspace=workspace)
         asked = await decode_body(request, NewValue, MAX_SECRET_BODY)
         kept = _sealed(house, caller, check_secret_name(name), asked.value)
         return _view(await house.bridge.ask(house.bridge.engine.secrets.modify, kept))
@@ -76,15 +73,9 @@ class Secrets(Controller):
         force: FromQuery[bool] = False,
     ) -> None:
         """Forget a secret; with `force` also one that deployments use."""
-        caller = _admit(request, house, workspace)
+        caller = house.caller(request, Role.ADMIN, workspace=workspace)
         drop = DropSecret(caller.workspace_id, check_secret_name(name), force)
         await house.bridge.ask(house.bridge.engine.secrets.delete, drop)
-
-
-def _admit(request: AnyRequest, house: House, workspace: str, role: Role = Role.ADMIN) -> Caller:
-    caller = house.doors.require(request.headers.get("authorization", ""), role)
-    house.check_workspace(caller, workspace)
-    return caller
 
 
 def _sealed(house: House, caller: Caller, name: str, value: str) -> KeepSecret:

@@ -6,10 +6,9 @@ import os
 import time
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
 
 import msgspec
-from litestar import Controller, Request, delete, get, post, put
+from litestar import Controller, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
@@ -20,11 +19,10 @@ from treadle.model.api import Deployed, ServeNews, ServeRequest, TaskEnd
 from treadle.model.container import Role
 from treadle.model.deployment import Deployment, check_config
 from treadle.model.ids import uuid7
-from treadle.server.deployments import decode_body, deployed
+from treadle.server.deployments import deployed
 from treadle.server.house import House
 from treadle.server.logs import EVENTS, HEADERS, Cursor, Source, cursor_of, event, events
-
-AnyRequest = Request[Any, Any, Any]
+from treadle.server.requests import AnyRequest, decode_body
 
 
 class Serving(Controller):
@@ -51,7 +49,7 @@ class Serving(Controller):
     @delete("/v2/serve/{deployment_id:str}", status_code=200)
     async def end(self, request: AnyRequest, house: NamedDependency[House], deployment_id: FromPath[str]) -> None:
         """Serve it no more: its containers end, and its waiting tasks are cancelled."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
+        caller = house.caller(request, Role.DEPLOY)
         verb = EndServe(caller.workspace_id, deployment_id)
         house.lookup.changed(await house.bridge.ask(house.bridge.engine.serving.end, verb))
         house.sessions.forget(deployment_id)
@@ -65,7 +63,7 @@ class Serving(Controller):
         cursor: FromQuery[str] = "",
     ) -> Stream:
         """Server-sent events from the beginning: `line`, `task` for each that ended, `news` of containers, `end`."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
+        caller = house.caller(request, Role.DEPLOY)
         deployment = house.lookup.in_workspace(caller.workspace_id, deployment_id)
         if not deployment.served:
             raise not_served(deployment_id)
@@ -74,7 +72,7 @@ class Serving(Controller):
 
 
 async def _made(request: AnyRequest, house: House) -> Deploy:
-    caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
+    caller = house.caller(request, Role.DEPLOY)
     asked = await decode_body(request, ServeRequest, house.settings.max_body)
     return Deploy(
         new_id=uuid7(time.time(), os.urandom(10)),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Controller, Request, delete, get, post
+from litestar import Controller, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
@@ -16,9 +16,8 @@ from treadle.model.container import Role
 from treadle.model.deployment import Deployment
 from treadle.server.auth import Caller
 from treadle.server.house import House
+from treadle.server.requests import MAX_LIMIT, AnyRequest
 
-MAX_LIMIT = 1000
-AnyRequest = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT)]
 
 
@@ -37,7 +36,7 @@ class Switches(Controller):
         limit: Limit = 100,
     ) -> DeploymentPage:
         """Deployments, of one name if it is given; `active` leaves stopped ones out, or shows them alone."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
+        caller = house.caller(request, Role.READ)
         return DeploymentPage(_found(house, caller, name, active, limit))
 
     @get("/api/v1/deployment/{workspace:str}")
@@ -51,8 +50,7 @@ class Switches(Controller):
         limit: Limit = 100,
     ) -> list[DeploymentView]:
         """The same as a plain list, for clients of Beam."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
-        house.check_workspace(caller, workspace)
+        caller = house.caller(request, Role.READ, workspace=workspace)
         return _found(house, caller, name, active, limit)
 
     @get(["/v2/deployments/{deployment_id:str}", "/api/v1/deployment/{workspace:str}/{deployment_id:str}"])
@@ -64,8 +62,7 @@ class Switches(Controller):
         workspace: FromPath[str] = "",
     ) -> DeploymentView:
         """One deployment, drafts included."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
-        house.check_workspace(caller, workspace)
+        caller = house.caller(request, Role.READ, workspace=workspace)
         return house.views.deployment(house.lookup.in_workspace(caller.workspace_id, deployment_id), time.time())
 
     @post(
@@ -119,8 +116,7 @@ def _found(house: House, caller: Caller, name: str, active: bool | None, limit: 
 async def _switch(
     request: AnyRequest, house: House, verb: Verb[Which, Deployment], deployment_id: str, workspace: str
 ) -> DeploymentView:
-    caller = house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
-    house.check_workspace(caller, workspace)
+    caller = house.caller(request, Role.DEPLOY, workspace=workspace)
     after = await house.bridge.ask(verb, Which(caller.workspace_id, deployment_id))
     house.lookup.changed(after)
     return house.views.deployment(after, time.time())

@@ -7,10 +7,10 @@ import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Controller, Request, Response, delete, get
+from litestar import Controller, Response, delete, get
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import Stream
@@ -22,14 +22,12 @@ from treadle.model.container import Role
 from treadle.model.errors import InvalidInput, NotFound
 from treadle.model.task import FINAL, Task, TaskFilter, TaskStatus
 from treadle.server.bridge import Bridge
-from treadle.server.deployments import small_body
 from treadle.server.house import House
 from treadle.server.logs import Limit, Source, answer
 from treadle.server.lookup import UUID
+from treadle.server.requests import MAX_LIMIT, AnyRequest, small_body
 
 MAX_WAIT = 60.0
-MAX_LIMIT = 1000
-AnyRequest = Request[Any, Any, Any]
 
 Wait = Annotated[
     float, QueryParameter(name="wait", ge=0, le=MAX_WAIT, description="Seconds to wait for a final state.")
@@ -51,8 +49,7 @@ class Tasks(Controller):
         wait: Wait = 0.0,
     ) -> TaskView:
         """One task with attempts, outputs and result; with `wait` it answers as soon as the task is final."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ, container=True)
-        house.check_workspace(caller, workspace)
+        caller = house.caller(request, Role.READ, container=True, workspace=workspace)
         task = find(house.reader, caller.workspace_id, task_id)
         if wait and task.status not in FINAL:
             await until_final(house.bridge, house.reader, task_id, wait)
@@ -62,7 +59,7 @@ class Tasks(Controller):
     @get("/v2/task/{task_id:str}/why")
     async def why(self, request: AnyRequest, house: NamedDependency[House], task_id: FromPath[str]) -> WhyView:
         """What a task waits for, in one line; or what has become of it."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ, container=True)
+        caller = house.caller(request, Role.READ, container=True)
         return house.views.why(find(house.reader, caller.workspace_id, task_id), time.time())
 
     @get("/v2/task/{task_id:str}/logs")
@@ -75,7 +72,7 @@ class Tasks(Controller):
         limit: Limit = 1000,
     ) -> Response[LogPage] | Stream:
         """What its attempts have printed; as server-sent events for `Accept: text/event-stream`."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
+        caller = house.caller(request, Role.READ)
         task = find(house.reader, caller.workspace_id, task_id)
 
         def over() -> bool:
@@ -102,8 +99,7 @@ class Tasks(Controller):
         created_at_end: FromQuery[str] = "",
     ) -> TaskPage:
         """Tasks, newest first. Lists are comma-separated; `stub_names` are names of deployments."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.READ)
-        house.check_workspace(caller, workspace)
+        caller = house.caller(request, Role.READ, workspace=workspace)
         which = TaskFilter(
             workspace_id=caller.workspace_id,
             statuses=tuple(_status(word) for word in _list(status)),
@@ -130,8 +126,7 @@ class Tasks(Controller):
         task_ids: FromQuery[str] = "",
     ) -> Cancelled:
         """Cancel tasks named in the body `{"task_ids": […]}` or in `?task_ids=a,b`."""
-        caller = house.doors.require(request.headers.get("authorization", ""), Role.SUBMIT)
-        house.check_workspace(caller, workspace)
+        caller = house.caller(request, Role.SUBMIT, workspace=workspace)
         ids = [*_list(task_ids), *_ids_in(await small_body(request, house.settings.max_body))]
         if not ids:
             raise InvalidInput("No task is named.", 'Send {"task_ids": ["…"]} or ?task_ids=a,b.')

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from litestar import Controller, Request, delete, get, post, put
+from litestar import Controller, delete, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
@@ -18,12 +18,11 @@ from treadle.model.container import Role
 from treadle.model.ids import iso
 from treadle.model.volume import Volume, check_volume_name
 from treadle.server.auth import Caller
-from treadle.server.deployments import decode_body, take_in
 from treadle.server.house import House
+from treadle.server.requests import AnyRequest, decode_body, take_in
 
 MAX_FILE = 1024**4  # bytes
 BLOCK = 256 * 1024  # bytes
-AnyRequest = Request[Any, Any, Any]
 
 
 class Volumes(Controller):
@@ -32,7 +31,7 @@ class Volumes(Controller):
     @post("/v2/volumes", status_code=200)
     async def make(self, request: AnyRequest, house: NamedDependency[House]) -> VolumeMade:
         """Make a volume if there is none of this name."""
-        caller = _admit(request, house)
+        caller = house.caller(request, Role.DEPLOY)
         asked = await decode_body(request, NewVolume, house.settings.max_body)
         name = NameVolume(caller.workspace_id, check_volume_name(asked.name))
         made = await house.bridge.ask(house.bridge.engine.volumes.make, name)
@@ -41,7 +40,7 @@ class Volumes(Controller):
     @get("/v2/volumes")
     async def all(self, request: AnyRequest, house: NamedDependency[House]) -> list[VolumeView]:
         """All volumes by name, with what they hold."""
-        caller = _admit(request, house)
+        caller = house.caller(request, Role.DEPLOY)
         found = house.reader.volumes(caller.workspace_id)
         return [await asyncio.to_thread(_view, volume, _tree(house, caller, volume.name)) for volume in found]
 
@@ -54,7 +53,7 @@ class Volumes(Controller):
         force: FromQuery[bool] = False,
     ) -> None:
         """Delete a volume with all that is in it; with `force` also one that is used."""
-        caller = _admit(request, house)
+        caller = house.caller(request, Role.DEPLOY)
         volumes = house.bridge.engine.volumes
         await house.bridge.ask(volumes.delete, DropVolume(caller.workspace_id, check_volume_name(name), force))
         await asyncio.to_thread(volumes.clear, house.lookup.workspace(caller.workspace_id), name)
@@ -69,7 +68,7 @@ class Volumes(Controller):
         deep: FromQuery[bool] = False,
     ) -> list[FileView]:
         """What is in a folder, with `deep` also in those below it, by path; a file is listed alone."""
-        tree = _known(house, _admit(request, house), name)
+        tree = _known(house, house.caller(request, Role.DEPLOY), name)
         found = await asyncio.to_thread(tree.entries, path, deep=deep)
         return [_shown(entry) for entry in found]
 
@@ -78,7 +77,7 @@ class Volumes(Controller):
         self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str], path: FromQuery[str] = ""
     ) -> FileView:
         """What is at a path."""
-        tree = _known(house, _admit(request, house), name)
+        tree = _known(house, house.caller(request, Role.DEPLOY), name)
         return _shown(await asyncio.to_thread(tree.look, path))
 
     @delete("/v2/volumes/{name:str}/files", status_code=204)
@@ -91,7 +90,7 @@ class Volumes(Controller):
         deep: FromQuery[bool] = False,
     ) -> None:
         """Remove a file or an empty folder, with `deep` also a folder that is not empty."""
-        tree = _known(house, _admit(request, house), name)
+        tree = _known(house, house.caller(request, Role.DEPLOY), name)
         await asyncio.to_thread(tree.remove, path, deep=deep)
 
     @get("/v2/volumes/{name:str}/file")
@@ -99,7 +98,7 @@ class Volumes(Controller):
         self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str], path: FromQuery[str]
     ) -> Stream:
         """The bytes of a file."""
-        file, size = await asyncio.to_thread(_known(house, _admit(request, house), name).open, path)
+        file, size = await asyncio.to_thread(_known(house, house.caller(request, Role.DEPLOY), name).open, path)
         headers = {"content-length": str(size), "x-content-type-options": "nosniff"}
         return Stream(_blocks(file, size), media_type="application/octet-stream", headers=headers)
 
@@ -108,7 +107,7 @@ class Volumes(Controller):
         self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str], path: FromQuery[str]
     ) -> FileView:
         """Store the body as a file, which is seen when it is whole; makes the volume and the folders it takes."""
-        caller = _admit(request, house)
+        caller = house.caller(request, Role.DEPLOY)
         await house.bridge.ask(
             house.bridge.engine.volumes.make, NameVolume(caller.workspace_id, check_volume_name(name))
         )
@@ -124,15 +123,11 @@ class Volumes(Controller):
     @post("/v2/volumes/{name:str}/move", status_code=200)
     async def move(self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str]) -> FileView:
         """Give a file or folder another path, in this volume or another."""
-        caller = _admit(request, house)
+        caller = house.caller(request, Role.DEPLOY)
         asked = await decode_body(request, Move, house.settings.max_body)
         tree, other = _known(house, caller, name), _known(house, caller, asked.volume or name)
         await asyncio.to_thread(tree.move, asked.source, other, asked.target)
         return _shown(await asyncio.to_thread(other.look, asked.target))
-
-
-def _admit(request: AnyRequest, house: House) -> Caller:
-    return house.doors.require(request.headers.get("authorization", ""), Role.DEPLOY)
 
 
 def _tree(house: House, caller: Caller, name: str) -> Tree:
