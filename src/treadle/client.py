@@ -11,6 +11,18 @@ import msgspec
 
 from treadle.exchange import Exchange, decode, error_of
 from treadle.model import api
+from treadle.model.api_workspace import (
+    FileView,
+    KeyView,
+    Move,
+    NewSecret,
+    NewValue,
+    NewVolume,
+    SecretShown,
+    SecretView,
+    VolumeMade,
+    VolumeView,
+)
 from treadle.model.deployment import ImageSpec
 from treadle.model.errors import Unreachable
 
@@ -262,7 +274,7 @@ class Client(Exchange):
 
     def signing_key(self) -> str:
         """The key that signs the workspace's webhooks."""
-        return decode(self._call("GET", "/v2/workspace/signing-key"), api.KeyView).signing_key
+        return decode(self._call("GET", "/v2/workspace/signing-key"), KeyView).signing_key
 
     def health(self) -> api.Health:
         """Whether the server is there, and which version it is; needs no token."""
@@ -270,23 +282,23 @@ class Client(Exchange):
 
     # secrets
 
-    def create_secret(self, name: str, value: str) -> api.SecretView:
+    def create_secret(self, name: str, value: str) -> SecretView:
         """Keep a new secret."""
-        body = msgspec.json.encode(api.NewSecret(name, value))
-        return decode(self._call("POST", "/v2/secrets", body, repeatable=False), api.SecretView)
+        body = msgspec.json.encode(NewSecret(name, value))
+        return decode(self._call("POST", "/v2/secrets", body, repeatable=False), SecretView)
 
-    def modify_secret(self, name: str, value: str) -> api.SecretView:
+    def modify_secret(self, name: str, value: str) -> SecretView:
         """Give a secret a new value."""
-        body = msgspec.json.encode(api.NewValue(value))
-        return decode(self._call("PATCH", f"/v2/secrets/{quote(name, safe='')}", body), api.SecretView)
+        body = msgspec.json.encode(NewValue(value))
+        return decode(self._call("PATCH", f"/v2/secrets/{quote(name, safe='')}", body), SecretView)
 
-    def secrets(self) -> list[api.SecretView]:
+    def secrets(self) -> list[SecretView]:
         """All secrets by name, without their values."""
-        return decode(self._call("GET", "/v2/secrets"), list[api.SecretView])
+        return decode(self._call("GET", "/v2/secrets"), list[SecretView])
 
-    def secret(self, name: str) -> api.SecretShown:
+    def secret(self, name: str) -> SecretShown:
         """A secret with its value."""
-        return decode(self._call("GET", f"/v2/secrets/{quote(name, safe='')}"), api.SecretShown)
+        return decode(self._call("GET", f"/v2/secrets/{quote(name, safe='')}"), SecretShown)
 
     def delete_secret(self, name: str, *, force: bool = False) -> None:
         """Forget a secret; with `force` also one that deployments use."""
@@ -294,27 +306,27 @@ class Client(Exchange):
 
     # volumes
 
-    def volumes(self) -> list[api.VolumeView]:
+    def volumes(self) -> list[VolumeView]:
         """All volumes by name, with what they hold."""
-        return decode(self._call("GET", "/v2/volumes", wait=WALK_SECONDS), list[api.VolumeView])
+        return decode(self._call("GET", "/v2/volumes", wait=WALK_SECONDS), list[VolumeView])
 
-    def make_volume(self, name: str) -> api.VolumeMade:
+    def make_volume(self, name: str) -> VolumeMade:
         """Make a volume if there is none of this name."""
-        return decode(self._call("POST", "/v2/volumes", msgspec.json.encode(api.NewVolume(name))), api.VolumeMade)
+        return decode(self._call("POST", "/v2/volumes", msgspec.json.encode(NewVolume(name))), VolumeMade)
 
     def delete_volume(self, name: str, *, force: bool = False) -> None:
         """Delete a volume with all that is in it; with `force` also one that is used."""
         query = "?force=true" if force else ""
         self._call("DELETE", f"/v2/volumes/{quote(name, safe='')}{query}", wait=WALK_SECONDS)
 
-    def volume_files(self, name: str, path: str = "", *, deep: bool = False) -> list[api.FileView]:
+    def volume_files(self, name: str, path: str = "", *, deep: bool = False) -> list[FileView]:
         """What is in a folder of a volume, with `deep` also in those below it, by path."""
         query = {"path": path} | ({"deep": "true"} if deep else {})
-        return decode(self._call("GET", _in_volume(name, "files", query), wait=WALK_SECONDS), list[api.FileView])
+        return decode(self._call("GET", _in_volume(name, "files", query), wait=WALK_SECONDS), list[FileView])
 
-    def volume_entry(self, name: str, path: str) -> api.FileView:
+    def volume_entry(self, name: str, path: str) -> FileView:
         """What is at a path of a volume."""
-        return decode(self._call("GET", _in_volume(name, "entry", {"path": path})), api.FileView)
+        return decode(self._call("GET", _in_volume(name, "entry", {"path": path})), FileView)
 
     def volume_file(self, name: str, path: str) -> Iterator[bytes]:
         """The bytes of a file in a volume, as they come."""
@@ -322,20 +334,20 @@ class Client(Exchange):
         with self._to_the_end(answer, "the download"):
             yield from answer.blocks()
 
-    def put_volume_file(self, name: str, path: str, file: BinaryIO) -> api.FileView:
+    def put_volume_file(self, name: str, path: str, file: BinaryIO) -> FileView:
         """Upload a file into a volume, streamed."""
         data = self._call("PUT", _in_volume(name, "file", {"path": path}), file, kind=BYTES, wait=WALK_SECONDS)
-        return decode(data, api.FileView)
+        return decode(data, FileView)
 
     def remove_volume_file(self, name: str, path: str, *, deep: bool = False) -> None:
         """Remove a file or an empty folder, with `deep` also a folder that is not empty."""
         query = {"path": path} | ({"deep": "true"} if deep else {})
         self._call("DELETE", _in_volume(name, "files", query), wait=WALK_SECONDS)
 
-    def move_volume_file(self, name: str, path: str, other: str, target: str) -> api.FileView:
+    def move_volume_file(self, name: str, path: str, other: str, target: str) -> FileView:
         """Give a file or folder another path, in its volume or another."""
-        body = msgspec.json.encode(api.Move(path, target, other))
-        return decode(self._call("POST", _in_volume(name, "move", {}), body, repeatable=False), api.FileView)
+        body = msgspec.json.encode(Move(path, target, other))
+        return decode(self._call("POST", _in_volume(name, "move", {}), body, repeatable=False), FileView)
 
 
 def _in_volume(name: str, route: str, query: dict[str, str]) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from treadle.model import api
+from treadle.model import api, api_workspace
 from treadle.model.errors import NotFound, TreadleError, Unauthorized
 
 TOKEN = "t" * 64
@@ -123,7 +123,7 @@ class Peer:
                     raise NotFound("no such output")
                 return api.UrlView(f"{self.url}/output/id/{output_id}?expires={query['expires']}")
             case ["GET", "v2", "workspace", "signing-key"]:
-                return api.KeyView("sk_secret")
+                return api_workspace.KeyView("sk_secret")
             case ["GET", "v2", "workspace"]:
                 return api.WorkspaceView(1, "ws", "default", TIME, TIME)
         raise NotFound(f"Nothing is at {method} {path}.", "See /openapi.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import httpx2
@@ -30,10 +29,7 @@ OPEN = {
     ("GET", "/v2/task/{task_id:str}"),
     ("GET", "/v2/task/{task_id:str}/why"),
     ("GET", "/api/v1/task/{workspace:str}/{task_id:str}"),
-    ("HEAD", "/v2/sources/{source_id:str}"),
-    ("PUT", "/v2/sources/{source_id:str}"),
     ("PUT", "/v2/outputs"),
-    ("POST", "/v2/images"),
     ("POST", "/v2/deployments"),
 }
 BARE = {("POST", "/taskqueue/resize"): 200, ("POST", "/taskqueue/resize/batch"): 200}
@@ -105,27 +101,47 @@ def test_it_saves_outputs_of_its_own_attempts_only(inside: tuple[Inside, str, st
     assert (save(task_id, 1), save(task_id, 2), save(waiting, 1)) == (201, 409, 409)
 
 
+def _asks(server: Inside, token: str, request: DeployRequest) -> httpx2.Response:
+    return server.request("POST", "/v2/deployments", token=token, content=msgspec.json.encode(request))
+
+
 def _draft(server: Inside, token: str, **fields: Any) -> httpx2.Response:
-    config = QueueConfig(**{"handler": "app:other", **fields})
-    body = msgspec.json.encode(DeployRequest(name="", config=config, source_id=SOURCE, image_id=IMAGE.id))
-    return server.request("POST", "/v2/deployments", token=token, content=body)
+    return _asks(server, token, DeployRequest("", QueueConfig(**{"handler": "app:other", **fields})))
 
 
 def test_it_makes_drafts_but_no_names(inside: tuple[Inside, str, str]) -> None:
     """A name would be served to others."""
     server, token, _ = inside
     assert _draft(server, token).status_code == 200
-    named = DeployRequest(name="mine", config=QueueConfig(handler="a:f"), source_id=SOURCE, image_id=IMAGE.id)
-    assert server.request("POST", "/v2/deployments", token=token, content=msgspec.json.encode(named)).status_code == 403
+    assert _asks(server, token, DeployRequest("mine", QueueConfig(handler="a:f"))).status_code == 403
+
+
+def test_its_drafts_are_of_its_own_source(inside: tuple[Inside, str, str]) -> None:
+    """Another one would be code that nobody deployed."""
+    server, token, _ = inside
+    made = _draft(server, token).json()
+    assert (made["source_id"], made["image_id"]) == (SOURCE, IMAGE.id)
+    refused = _asks(server, token, DeployRequest("", QueueConfig(handler="a:f"), "1" * 64, IMAGE.id))
+    assert refused.status_code == 403
+    assert "its own source" in refused.json()["error"]
 
 
 def test_it_uses_images_that_exist_and_has_none_built(inside: tuple[Inside, str, str]) -> None:
     """The commands of a build run outside of every container."""
     server, token, _ = inside
-    evil = {"spec": msgspec.to_builtins(ImageSpec(commands=("cat /etc/shadow",)))}
-    refused = server.request("POST", "/v2/images", token=token, content=json.dumps(evil))
+    refused = _draft(server, token, image=ImageSpec(commands=("cat /etc/shadow",)))
     assert refused.status_code == 403
     assert "runs outside of it" in refused.json()["error"]
+
+
+def test_its_own_image_is_known_without_the_context_of_its_dockerfile(server: Inside) -> None:
+    """That is an upload whose id only the deployer knew."""
+    copied = ImageSpec(dockerfile="FROM x\nCOPY . .", context_id=SOURCE)
+    server.deploy(image=copied)
+    line = agent(server)
+    server.submitted("resize")
+    _, token = wanted_container(server, line)
+    assert _draft(server, token, image=ImageSpec(dockerfile=copied.dockerfile)).json()["image_id"] == IMAGE.id
 
 
 def test_a_draft_is_at_least_as_closed_as_its_maker(server: Inside) -> None:
@@ -140,7 +156,8 @@ def test_a_draft_is_at_least_as_closed_as_its_maker(server: Inside) -> None:
     refused = _draft(server, token, min_isolation=1)
     assert refused.status_code == 403
     assert "what it has not itself: a network, min_isolation=1" in refused.json()["error"]
-    assert _draft(server, server.token, min_isolation=1).status_code == 200
+    config = QueueConfig(handler="app:other", min_isolation=1)
+    assert _asks(server, server.token, DeployRequest("", config, SOURCE, IMAGE.id)).status_code == 200
     assert _draft(server, token, min_isolation=1).status_code == 200
 
 

@@ -10,7 +10,7 @@ import pytest
 from treadle.model.container import Container, ContainerStatus, Role, Workspace
 from treadle.model.secret import MAX_VALUE
 
-from .inside import IMAGE, SOURCE, Inside
+from .inside import Inside
 
 VALUE = "correct horse battery staple"
 BEAMS = "/secret/default"
@@ -120,7 +120,7 @@ def test_a_container_reads_no_secret_and_borrows_none(server: Inside) -> None:
 
     def draft(*names: str) -> int:
         config = {"handler": "app:handler", "secrets": names}
-        body = {"name": "", "config": config, "source_id": SOURCE, "image_id": IMAGE.id}
+        body = {"name": "", "config": config}
         return server.request("POST", "/v2/deployments", token=token, json=body).status_code
 
     assert (draft("KEY"), draft("OTHER"), draft("KEY", "OTHER"), draft()) == (200, 403, 403, 200)

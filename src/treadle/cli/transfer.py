@@ -12,7 +12,7 @@ import msgspec
 
 from treadle.cli.places import Place
 from treadle.client import Client
-from treadle.model.api import FileView
+from treadle.model.api_workspace import FileView
 from treadle.model.errors import InvalidInput, NotFound, TreadleError
 from treadle.sdk.console import Console
 

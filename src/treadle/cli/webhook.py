@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from treadle.cli.output import Json, client, print_json
-from treadle.model.api import KeyView
+from treadle.model.api_workspace import KeyView
 
 webhooks = typer.Typer(name="webhook", help="Webhooks: what their receivers need.")
 

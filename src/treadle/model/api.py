@@ -73,12 +73,15 @@ class Pruned(msgspec.Struct, frozen=True):
 
 
 class DeployRequest(msgspec.Struct, frozen=True):
-    """POST /v2/deployments. `name` "" asks for the draft with this config, source and image (made if new)."""
+    """POST /v2/deployments. `name` "" asks for the draft with this config, source and image (made if new).
+
+    A container asks for drafts only and names neither source nor image: it has the source that it was started from.
+    """
 
     name: str
     config: QueueConfig
-    source_id: str
-    image_id: str
+    source_id: str = ""
+    image_id: str = ""
 
 
 class Deployed(msgspec.Struct, frozen=True):
@@ -312,78 +315,6 @@ class Cancelled(msgspec.Struct, frozen=True):
     """Ids that were cancelled by this request; finished and unknown ones are not among them."""
 
     cancelled: list[str]
-
-
-class KeyView(msgspec.Struct, frozen=True):
-    signing_key: str
-
-
-class NewSecret(msgspec.Struct, frozen=True):
-    """POST /v2/secrets."""
-
-    name: str
-    value: str
-
-
-class NewValue(msgspec.Struct, frozen=True):
-    """PATCH /v2/secrets/{name}."""
-
-    value: str
-
-
-class SecretView(msgspec.Struct, frozen=True):
-    """A secret without its value."""
-
-    name: str
-    created_at: str
-    updated_at: str
-
-
-class SecretShown(msgspec.Struct, frozen=True):
-    """GET /v2/secrets/{name}: the one answer that has the value."""
-
-    name: str
-    value: str
-    created_at: str
-    updated_at: str
-
-
-class NewVolume(msgspec.Struct, frozen=True):
-    """POST /v2/volumes."""
-
-    name: str
-
-
-class VolumeMade(msgspec.Struct, frozen=True):
-    """Answer of POST /v2/volumes."""
-
-    name: str
-    created_at: str
-    created: bool  # False: it existed
-
-
-class VolumeView(msgspec.Struct, frozen=True):
-    name: str
-    created_at: str
-    files: int
-    size: int  # bytes
-
-
-class FileView(msgspec.Struct, frozen=True):
-    """What is in a volume. `kind`: file, folder, link or other; links are not followed."""
-
-    path: str
-    kind: str
-    size: int  # bytes; 0 unless it is a file
-    modified_at: str
-
-
-class Move(msgspec.Struct, frozen=True):
-    """POST /v2/volumes/{name}/move: from a path in that volume to one in `volume` ("": the same)."""
-
-    source: str
-    target: str
-    volume: str = ""
 
 
 class Health(msgspec.Struct, frozen=True):

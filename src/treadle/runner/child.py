@@ -93,6 +93,7 @@ class Child:
         """The handler; None when it cannot be loaded, and the parent has been told."""
         os.environ["TREADLE_URL"] = self._spec.url
         os.environ["TREADLE_TOKEN"] = self._spec.token
+        os.environ["TREADLE_CODE"] = self._spec.code
         os.environ["CONTAINER_ID"] = self._spec.container_id
         try:
             return load(self._spec.config.handler, self._spec.code)

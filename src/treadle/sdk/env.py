@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def is_remote() -> bool:
@@ -13,6 +14,11 @@ def is_remote() -> bool:
 def is_local() -> bool:
     """Whether this process runs outside of containers."""
     return not is_remote()
+
+
+def source_folder() -> Path:
+    """Where the user's source begins: the working directory, or in a container what it was when that started."""
+    return Path(os.environ.get("TREADLE_CODE") or Path.cwd())
 
 
 def called_on_import() -> bool:

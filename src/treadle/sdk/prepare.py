@@ -10,37 +10,14 @@ from pathlib import Path
 import msgspec
 
 from treadle.client import Client
-from treadle.model.api import BuildEvent, Deployed, DeployRequest
+from treadle.model.api import BuildEvent, DeployRequest
 from treadle.model.deployment import ImageSpec, QueueConfig
 from treadle.model.errors import BuildFailed, Unavailable
 from treadle.model.settings import Settings
 from treadle.sdk.console import Console, amount
-from treadle.sdk.handle import TaskHandle
 from treadle.sdk.local import ensure_server
+from treadle.sdk.prepared import Prepared
 from treadle.sdk.source import pack
-
-
-class Prepared(msgspec.Struct, frozen=True):
-    """A deployment that is there, and the client that reaches it."""
-
-    client: Client
-    settings: Settings
-    deployed: Deployed
-
-    @property
-    def queue(self) -> str:
-        """Where its tasks are submitted to."""
-        return f"id/{self.deployed.deployment_id}"
-
-    def put(self, payload: bytes) -> TaskHandle:
-        """Enqueue a task and say so."""
-        task_id = self.client.enqueue(self.queue, payload)
-        Console().step(f"Enqueued task: {task_id}")
-        return TaskHandle(task_id, self.client)
-
-    def put_lot(self, payloads: bytes) -> list[TaskHandle]:
-        """Enqueue the tasks of a JSON array, all or none."""
-        return [TaskHandle(task_id, self.client) for task_id in self.client.enqueue_many(self.queue, payloads)]
 
 
 def prepare(

@@ -24,7 +24,7 @@ from treadle.sdk.volume import Volume
 if TYPE_CHECKING:  # what only `.put()` and `.deploy()` need is loaded by them: importing an app stays cheap
     from treadle.sdk.console import Console
     from treadle.sdk.handle import TaskHandle
-    from treadle.sdk.prepare import Prepared
+    from treadle.sdk.prepared import Prepared
 
 MANY = 1000  # tasks a request of `put_many`
 _to_json = json.JSONEncoder(allow_nan=False).encode
@@ -64,7 +64,8 @@ class TaskQueue(Generic[P, R]):
     def put(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle | Literal[False]:
         """Enqueue a task with these arguments; False while this module is being imported by Treadle.
 
-        The first call in a process builds the image, syncs the working directory and makes a draft deployment.
+        The first call in a process builds the image, syncs the working directory and makes a draft deployment. In a
+        container the draft has the container's own source, and its image must have been built before.
 
         Raises:
             TypeError: the arguments are not JSON.
@@ -133,10 +134,14 @@ class TaskQueue(Generic[P, R]):
 
     def _prepare(self, console: Console, *, name: str) -> Prepared:
         from treadle.model.settings import load  # noqa: PLC0415 - see the top of the file
+        root = environment.source_folder()
+        config = msgspec.structs.replace(self.config, handler=locate(self.func, root))
+        if environment.is_remote():
+            from treadle.sdk.prepared import borrow  # noqa: PLC0415
+
+            return borrow(config, load(), name=name)
         from treadle.sdk.prepare import prepare  # noqa: PLC0415
 
-        root = Path.cwd()
-        config = msgspec.structs.replace(self.config, handler=locate(self.func, root))
         return prepare(config, load(), console, root=root, name=name, context=self._context)
 
     def _encode(self, payload: Any) -> bytes:

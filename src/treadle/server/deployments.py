@@ -8,6 +8,7 @@ import os
 import re
 import time
 
+import msgspec
 from litestar import get, head, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath
@@ -15,9 +16,10 @@ from litestar.response import Stream
 
 from treadle.engine.catalog import Deploy, NewSource
 from treadle.engine.outputs import source_key
-from treadle.model.api import Deployed, DeployRequest, KeyView, WorkspaceView
-from treadle.model.container import Role
-from treadle.model.deployment import Deployment, QueueConfig, check_config, check_name
+from treadle.model.api import Deployed, DeployRequest, WorkspaceView
+from treadle.model.api_workspace import KeyView
+from treadle.model.container import Container, Role
+from treadle.model.deployment import Deployment, QueueConfig, check_config, check_image, check_name, spec_digest
 from treadle.model.errors import Forbidden, InvalidInput, NotFound
 from treadle.model.ids import uuid7
 from treadle.server.auth import Caller
@@ -36,14 +38,14 @@ class Deployments(Switches):
     @head("/v2/sources/{source_id:str}")
     async def known(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> None:
         """Whether this source was uploaded before."""
-        caller = house.caller(request, Role.DEPLOY, container=True)
+        caller = house.caller(request, Role.DEPLOY)
         if not house.reader.has_source(caller.workspace_id, _checked_id(source_id)):
             raise NotFound(f"Source {source_id} was never uploaded.")
 
     @put("/v2/sources/{source_id:str}", status_code=201)
     async def upload(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> None:
         """Store a packed source under the sha256 of its bytes."""
-        caller = house.caller(request, Role.DEPLOY, container=True)
+        caller = house.caller(request, Role.DEPLOY)
         upload = house.blob.start(source_key(_checked_id(source_id)))
         try:
             digest = hashlib.sha256()
@@ -74,8 +76,8 @@ class Deployments(Switches):
         asked = await decode_body(request, DeployRequest, house.settings.max_body)
         if asked.name:
             check_name(asked.name)
-            if not caller.may(Role.DEPLOY):
-                raise Forbidden("A container may use drafts only.", "Deploy from outside with a deploy token.")
+        if caller.container is not None:
+            asked = _from_inside(house, caller.container, asked)
         verb = Deploy(
             new_id=uuid7(time.time(), os.urandom(10)),
             workspace_id=caller.workspace_id,
@@ -109,6 +111,29 @@ def _checked_id(source_id: str) -> str:
     if not SHA256.fullmatch(source_id):
         raise InvalidInput(f"Source id {source_id[:80]!r} is not a sha256 in lower-case hex.")
     return source_id
+
+
+def _from_inside(house: House, container: Container, asked: DeployRequest) -> DeployRequest:
+    """What a container asks for, with its own source and with an image that exists: its own, or that of the spec.
+
+    Raises:
+        Forbidden: it asks for a name, another source, or an image that would have to be built, outside of it.
+    """
+    if asked.name:
+        raise Forbidden("A container may use drafts only.", "Deploy from outside with a deploy token.")
+    if asked.source_id or asked.image_id:
+        what = "A container makes drafts of its own source, and of images by their definition."
+        raise Forbidden(what, "Leave source_id and image_id out.")
+    own = house.lookup.by_id(container.deployment_id)
+    spec = msgspec.structs.replace(asked.config.image, context_id=own.config.image.context_id)
+    if spec == own.config.image:  # a container cannot know the id of the context that its Dockerfile copied from
+        config = msgspec.structs.replace(asked.config, image=spec)
+        return DeployRequest(name="", config=config, source_id=own.source_id, image_id=own.image_id)
+    image = house.reader.image(spec_digest(check_image(asked.config.image)))
+    if image is None:
+        what = "A container may use images that exist, and this one does not: a build runs outside of it."
+        raise Forbidden(what, "Deploy a queue with this image first, or use the image of the calling one.")
+    return msgspec.structs.replace(asked, source_id=own.source_id, image_id=image.id)
 
 
 def _lender(house: House, caller: Caller) -> QueueConfig | None:

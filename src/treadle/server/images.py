@@ -11,8 +11,8 @@ from litestar.response import Stream
 
 from treadle.model.api import BuildEvent, BuildRequest, ImageView, Pruned, PruneRequest
 from treadle.model.container import Role
-from treadle.model.deployment import check_image, spec_digest
-from treadle.model.errors import Forbidden, InvalidInput, TreadleError
+from treadle.model.deployment import check_image
+from treadle.model.errors import InvalidInput, TreadleError
 from treadle.model.ids import iso
 from treadle.model.wire import ImageHere
 from treadle.server.house import House
@@ -25,11 +25,8 @@ class Images(Controller):
     @post("/v2/images", status_code=200)
     async def build(self, request: AnyRequest, house: NamedDependency[House]) -> Stream:
         """Build an image or find it; JSON lines of build events, the last one with the id or the error."""
-        caller = house.caller(request, Role.DEPLOY, container=True)
+        caller = house.caller(request, Role.DEPLOY)
         spec = check_image((await decode_body(request, BuildRequest, house.settings.max_body)).spec)
-        if caller.container is not None and house.reader.image(spec_digest(spec)) is None:
-            what = "A container may use images that exist, and this one does not: a build runs outside of it."
-            raise Forbidden(what, "Deploy a queue with this image first, or use the image of the calling one.")
         if spec.context_id and not house.reader.has_source(caller.workspace_id, spec.context_id):
             raise InvalidInput("The context of the Dockerfile was never uploaded.", "PUT it to /v2/sources first.")
         return Stream(_lines(house.builds.build(spec)), media_type="application/x-ndjson")

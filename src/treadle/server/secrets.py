@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 
 from treadle.engine.secrets import DropSecret, KeepSecret, unknown
-from treadle.model.api import NewSecret, NewValue, SecretShown, SecretView
+from treadle.model.api_workspace import NewSecret, NewValue, SecretShown, SecretView
 from treadle.model.container import Role
 from treadle.model.ids import iso
 from treadle.model.secret import MAX_VALUE, Secret, check_secret_name, check_secret_value

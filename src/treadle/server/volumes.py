@@ -13,7 +13,7 @@ from litestar.response import Stream
 
 from treadle.engine.face import Entry, Tree
 from treadle.engine.volumes import DropVolume, NameVolume, unknown
-from treadle.model.api import FileView, Move, NewVolume, VolumeMade, VolumeView
+from treadle.model.api_workspace import FileView, Move, NewVolume, VolumeMade, VolumeView
 from treadle.model.container import Role
 from treadle.model.ids import iso
 from treadle.model.volume import Volume, check_volume_name
