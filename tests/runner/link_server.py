@@ -32,7 +32,7 @@ from treadle.model.wire import (
     encode,
 )
 
-DEADLINE = 15.0
+DEADLINE = 30.0
 T = TypeVar("T")
 
 

@@ -18,7 +18,7 @@ from treadle.model.wire import LAST_WORDS, RunSpec
 from .link_server import DEADLINE, Link, Server, wait_until
 
 
-def gone(processes: list[psutil.Process], seconds: float = 1.0) -> bool:
+def gone(processes: list[psutil.Process], seconds: float = DEADLINE) -> bool:
     """True when all of them end in time; a process that only its parent has not reaped yet has ended."""
     wait_until(lambda: not any(map(_alive, processes)), f"the end of {processes}", seconds)
     return True

@@ -18,7 +18,7 @@ from treadle.model.wire import Finished, LoadFailed, Ready
 from treadle.runner import landlock
 
 from .boxes import Box, needs, sandbox
-from .link_server import Server
+from .link_server import Server, wait_until
 from .running import Runner, gone
 
 pytestmark = pytest.mark.process
@@ -62,8 +62,13 @@ def box(
 
 @pytest.fixture
 def neighbour() -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the machine, with a secret in its environment."""
+    """A process of the machine, with a secret in its environment.
+
+    Popen answers when exec has closed its pipe; Linux gives the process its new name a moment later.
+    """
     process = subprocess.Popen(["sleep", "600"], env={"SECRET": "neighbour's secret"})
+    comm = Path(f"/proc/{process.pid}/comm")
+    wait_until(lambda: comm.read_text() == "sleep\n", "the neighbour's name", 30)
     yield process
     process.kill()
     process.wait()
@@ -327,7 +332,7 @@ def test_when_the_runner_is_killed_all_are_gone_at_once(box: Box, runner: Runner
     tree = runner.tree()
     assert len(tree) == 3
     runner.process.kill()
-    assert gone(tree, 1.0)
+    assert gone(tree)
 
 
 @BOTH

@@ -285,7 +285,7 @@ def test_a_flood_harms_nobody(runner: Runner, kind: str, seconds: float) -> None
         link.settle(small, flood)
     kept = link.printed(flood)
     assert most - before < 24 * MIB
-    assert slowest < 1.0
+    assert slowest < 10.0
     assert len(kept) <= KEPT_LINES + 10
     assert sum(len(line.text) for line in kept) <= KEPT_BYTES
     if kind == "lines":

@@ -110,6 +110,29 @@ class Storm:
                 self.kills += 1
                 self.reports_at_kill = len(self.reports)
 
+    def kill_at_work(self) -> None:
+        """Kill a child that is certainly in the middle of a task, which the random kills may all have missed."""
+        work = Work(AttemptRef("last", 1), b'{"args": ["last", 600], "kwargs": {}}')
+        self.work[work.ref] = work
+        self.send([work])
+
+        def begun() -> list[int]:
+            self.hear(0.01)
+            return [int(pid) for word, name, pid in self.ledger if (word, name) == ("begin", "last")]
+
+        (pid,) = wait_until(begun, "the beginning of the last task")
+        psutil.Process(pid).kill()
+        self.kills += 1
+
+    def settle_down(self) -> None:
+        """Hear the runner out until everything is answered and all children are free."""
+
+        def quiet() -> bool:
+            self.hear(0.01)
+            return not self.open and self.free == self.workers
+
+        wait_until(quiet, f"an answer for each of {len(self.open)}, and {self.workers} free children, not {self.free}")
+
     def cut(self) -> None:
         """Close the link; what the runner does not hold when it calls again is sent again, as the server does."""
         self.link.close()
@@ -161,12 +184,9 @@ def test_a_storm_of_deaths_and_orders_keeps_the_books(runner: Runner, workers: i
     storm = Storm(runner, workers, seed)
     for _ in range(STEPS):
         storm.step()
-
-    def quiet() -> bool:
-        storm.hear(0.01)
-        return not storm.open and storm.free == workers
-
-    wait_until(quiet, f"an answer for each of {len(storm.open)}, and {workers} free children, not {storm.free}")
+    storm.settle_down()
+    storm.kill_at_work()
+    storm.settle_down()
     begun = Counter(name for word, name, _ in storm.ledger if word == "begin")
     ended = Counter(name for word, name, _ in storm.ledger if word == "end")
     assert set(begun.values()) == set(ended.values()) == {1}

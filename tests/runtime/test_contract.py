@@ -59,7 +59,7 @@ async def test_a_started_container_is_alive_until_it_is_killed(runtime: Runtime,
     running = await runtime.start(make(SLEEPER))
     assert running.alive()
     running.kill()
-    assert await asyncio.wait_for(running.wait(), 5) == -signal.SIGKILL
+    assert await asyncio.wait_for(running.wait(), 30) == -signal.SIGKILL
     assert not running.alive()
 
 
@@ -67,14 +67,14 @@ async def test_a_started_container_is_alive_until_it_is_killed(runtime: Runtime,
 @async_test
 async def test_the_exit_code_of_a_runner_is_told(runtime: Runtime, make, script: str, status: int) -> None:
     running = await runtime.start(make(script))
-    assert await asyncio.wait_for(running.wait(), 10) == status
+    assert await asyncio.wait_for(running.wait(), 30) == status
 
 
 @async_test
 async def test_the_end_of_a_runner_is_noticed_at_once(runtime: Runtime, make) -> None:
     running = await runtime.start(make(SLEEPER))
     os.kill(running.pid, signal.SIGKILL)
-    assert await asyncio.wait_for(running.wait(), 1) == -signal.SIGKILL
+    assert await asyncio.wait_for(running.wait(), 30) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("end", ["time.sleep(600)", "raise SystemExit(1)"])
@@ -84,7 +84,7 @@ async def test_daemons_of_user_code_die_with_their_container(runtime: Runtime, m
     running = await runtime.start(spec)
     await read_when_there(spec.folder / "daemon")
     running.kill()
-    await asyncio.wait_for(running.wait(), 10)
+    await asyncio.wait_for(running.wait(), 30)
     assert marked(spec) == set()
 
 
@@ -120,7 +120,7 @@ async def test_nothing_of_the_limits_is_left_after_the_end(runtime: Runtime, mak
             open(file, "w").write("0")
     """)
     running = await runtime.start(spec)
-    await asyncio.wait_for(running.wait(), 10)
+    await asyncio.wait_for(running.wait(), 30)
     run = msgspec.msgpack.decode((spec.folder / "run.msgpack").read_bytes(), type=RunSpec)
     assert not any(Path(file).exists() for file in run.procs_files)
 
@@ -160,7 +160,7 @@ async def test_a_released_container_is_adopted_watched_and_killed(runtime: Runti
     assert (second.pid, second.container_id, second.limits) == (first.pid, first.container_id, runtime.limits)
     assert second.alive()
     second.kill()
-    await asyncio.wait_for(second.wait(), 5)
+    await asyncio.wait_for(second.wait(), 30)
     assert not second.alive()
 
 
@@ -229,5 +229,5 @@ asyncio.run(main())
     assert adopted is not None
     assert adopted.pid == pid
     os.kill(pid, signal.SIGKILL)
-    status = await asyncio.wait_for(adopted.wait(), 2)
+    status = await asyncio.wait_for(adopted.wait(), 30)
     assert status == (-signal.SIGKILL if by_engine else None)  # an engine is asked afterwards, too

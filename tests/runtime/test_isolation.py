@@ -163,7 +163,7 @@ async def test_a_container_is_told_what_to_enter_and_its_temporary_files_go_with
     environment = Path(f"/proc/{running.pid}/environ")
     await until(lambda: f"TMPDIR={scratch}\0" in environment.read_text())
     running.kill()
-    await asyncio.wait_for(running.wait(), 5)
+    await asyncio.wait_for(running.wait(), 30)
     assert not scratch.exists()
 
 

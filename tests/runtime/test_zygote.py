@@ -42,6 +42,12 @@ TELLS_ENVIRONMENT = """
 """
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no reason to do without a zygote: these tests look at what it does."""
+    monkeypatch.setattr("treadle.runtime.zygote.PATIENCE", 30.0)
+
+
 @pytest.fixture
 def runtime() -> Iterator[ProcessRuntime]:
     """With a zygote of its own."""
@@ -74,7 +80,7 @@ async def test_a_container_is_forked_and_looks_as_if_it_were_spawned(runtime: Pr
     assert process.environ() == {"CONTAINER_ID": spec.run.container_id}
     assert [fd.path for fd in process.open_files() if "memfd" in fd.path] == []
     running.kill()
-    assert await asyncio.wait_for(running.wait(), 5) == -signal.SIGKILL
+    assert await asyncio.wait_for(running.wait(), 30) == -signal.SIGKILL
 
 
 @async_test
@@ -148,16 +154,16 @@ async def test_the_death_of_a_zygote_harms_no_container(runtime: ProcessRuntime,
     zygote = zygote_of(first.pid)
     assert zygote
     zygote.kill()
-    await until(lambda: psutil.Process(first.pid).ppid() != zygote.pid)
+    await until(lambda: not psutil.pid_exists(zygote.pid))  # buried, so the runtime knows
     assert first.alive()
     second = await runtime.start(make(SLEEPER))
     fresh = zygote_of(second.pid)
     assert fresh
     assert fresh.pid != zygote.pid
     os.kill(first.pid, signal.SIGKILL)
-    assert await asyncio.wait_for(first.wait(), 5) is None
+    assert await asyncio.wait_for(first.wait(), 30) is None
     second.kill()
-    assert await asyncio.wait_for(second.wait(), 5) == -signal.SIGKILL
+    assert await asyncio.wait_for(second.wait(), 30) == -signal.SIGKILL
 
 
 @async_test
@@ -165,10 +171,10 @@ async def test_a_zygote_that_does_not_answer_is_done_without(
     runtime: ProcessRuntime, make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is killed and the container is spawned, so that there is one runner whatever had become of the order."""
-    monkeypatch.setattr("treadle.runtime.zygote.PATIENCE", 0.3)
     first = await runtime.start(make(SLEEPER))
     zygote = zygote_of(first.pid)
     assert zygote
+    monkeypatch.setattr("treadle.runtime.zygote.PATIENCE", 0.3)
     zygote.suspend()
     second = await runtime.start(make(SLEEPER))
     assert psutil.Process(second.pid).ppid() == os.getpid()
@@ -176,7 +182,7 @@ async def test_a_zygote_that_does_not_answer_is_done_without(
     assert not zygote.is_running()
     for running in (first, second):
         running.kill()
-        await asyncio.wait_for(running.wait(), 5)
+        await asyncio.wait_for(running.wait(), 30)
 
 
 @async_test
@@ -217,7 +223,7 @@ async def test_few_idle_zygotes_are_kept_and_those_with_containers_always(make) 
     assert len(zygotes()) == KEPT + 1
     assert zygote_of(running.pid)
     running.kill()
-    assert await asyncio.wait_for(running.wait(), 5) == -signal.SIGKILL
+    assert await asyncio.wait_for(running.wait(), 30) == -signal.SIGKILL
     runtime.close()
     assert zygotes() == []
 
@@ -249,9 +255,9 @@ asyncio.run(main())
     assert zygote
     agent.kill()
     agent.wait()
-    await until(lambda: not zygote.is_running() or zygote.status() == psutil.STATUS_ZOMBIE, 2)
+    await until(lambda: not zygote.is_running() or zygote.status() == psutil.STATUS_ZOMBIE)
     adopted = await runtime.adopt(spec.folder)
     assert adopted is not None
     assert adopted.pid == pid
     adopted.kill()
-    assert await asyncio.wait_for(adopted.wait(), 5) is None
+    assert await asyncio.wait_for(adopted.wait(), 30) is None

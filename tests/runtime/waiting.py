@@ -19,7 +19,7 @@ def async_test(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., 
     return run
 
 
-async def until(condition: Callable[[], object], seconds: float = 15) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Return when the condition holds; fail when it does not within the deadline."""
     async with asyncio.timeout(seconds):
         while not condition():
