@@ -16,10 +16,13 @@ from treadle.model.api_workspace import (
     KeyView,
     Move,
     NewSecret,
+    NewToken,
     NewValue,
     NewVolume,
     SecretShown,
     SecretView,
+    TokenMade,
+    TokenView,
     VolumeMade,
     VolumeView,
 )
@@ -279,6 +282,26 @@ class Client(Exchange):
     def health(self) -> api.Health:
         """Whether the server is there, and which version it is; needs no token."""
         return decode(self._call("GET", "/health"), api.Health)
+
+    # tokens
+
+    def create_token(self, role: str, name: str = "") -> TokenMade:
+        """Let somebody in; `role` is admin, deploy, submit or read. The answer alone has the token."""
+        body = msgspec.json.encode(NewToken(role, name))
+        return decode(self._call("POST", "/v2/tokens", body, repeatable=False), TokenMade)
+
+    def tokens(self) -> list[TokenView]:
+        """All tokens of the workspace, oldest first, without what opens doors."""
+        return decode(self._call("GET", "/v2/tokens"), list[TokenView])
+
+    def toggle_token(self, token_id: str) -> TokenView:
+        """Switch a token off, or on again."""
+        path = f"/v2/tokens/{quote(token_id, safe='')}/toggle"
+        return decode(self._call("POST", path, repeatable=False), TokenView)
+
+    def revoke_token(self, token_id: str) -> None:
+        """Forget a token for good."""
+        self._call("DELETE", f"/v2/tokens/{quote(token_id, safe='')}")
 
     # secrets
 

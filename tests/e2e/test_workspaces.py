@@ -9,7 +9,8 @@ import pytest
 from place import Place
 
 from treadle.engine.assemble import open_store
-from treadle.engine.catalog import add_token, open_workspace, token_hash
+from treadle.engine.catalog import open_workspace
+from treadle.engine.tokens import add_token, token_hash
 from treadle.model.container import Role, Token, Workspace
 
 pytestmark = pytest.mark.e2e

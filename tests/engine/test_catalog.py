@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from treadle.engine.catalog import Deploy, NewDeployment, NewSource, add_token, open_workspace, token_hash
+from treadle.engine.catalog import Deploy, NewDeployment, NewSource, open_workspace
+from treadle.engine.tokens import add_token, token_hash
 from treadle.model.container import Role, Token
 from treadle.model.deployment import DeploymentKind, Image, ImageSpec, QueueConfig, spec_digest
 from treadle.model.errors import InvalidInput, NotFound

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import httpx2
 
 from treadle.engine.assemble import open_store
-from treadle.engine.catalog import Deploy, NewDeployment, NewSource, token_hash
+from treadle.engine.catalog import Deploy, NewDeployment, NewSource
+from treadle.engine.tokens import token_hash
 from treadle.model.container import Role, Token, Workspace
 from treadle.model.deployment import Deployment, Image, ImageSpec, QueueConfig, spec_digest
 from treadle.model.settings import Settings

@@ -16,6 +16,7 @@ from treadle.cli.image import images
 from treadle.cli.secret import secrets
 from treadle.cli.session import serve
 from treadle.cli.task import tasks
+from treadle.cli.token import tokens
 from treadle.cli.up import down, up
 from treadle.cli.usage import Command
 from treadle.cli.volume import volumes
@@ -57,6 +58,7 @@ app.add_typer(containers)
 app.add_typer(images)
 app.add_typer(webhooks)
 app.add_typer(secrets)
+app.add_typer(tokens)
 app.add_typer(volumes)
 for command in (ls, cp, rm, mv):
     app.command(cls=Command)(command)

@@ -22,6 +22,7 @@ from treadle.engine.scaler import Scaler
 from treadle.engine.secrets import Secrets
 from treadle.engine.serving import Serving
 from treadle.engine.switch import Switch
+from treadle.engine.tokens import Tokens
 from treadle.engine.trouble import Troubles
 from treadle.engine.vault import Vault
 from treadle.engine.volumes import Volumes
@@ -57,6 +58,7 @@ class Engine(msgspec.Struct, frozen=True):
     scaler: Scaler
     catalog: Catalog
     secrets: Secrets
+    tokens: Tokens
     volumes: Volumes
     switch: Switch
     serving: Serving
@@ -114,7 +116,7 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
     return Engine(
         store=store, hints=hints, outbox=outbox, writer=writer, queue=queue, roster=roster, fleet=fleet,
         scaler=scaler, catalog=catalog, switch=switch, serving=serving, troubles=troubles, secrets=secrets,
-        volumes=volumes,
+        tokens=Tokens(store), volumes=volumes,
         outputs=Outputs(store), logs=logs,
         webhooks=Webhooks(store), retention=Retention(store),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Verbs on what tasks are made from: deployments, images, source, workspaces and tokens."""
+"""Verbs on what tasks are made from: deployments, images, source, workspaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from treadle.engine.hints import Journal
 from treadle.engine.secrets import Secrets
 from treadle.engine.volumes import Volumes
-from treadle.model.container import Token, Workspace
+from treadle.model.container import Workspace
 from treadle.model.deployment import Deployment, DeploymentKind, Image, QueueConfig
 from treadle.model.errors import Forbidden, InvalidInput, NotFound, TreadleError
 from treadle.model.rooted import needs_engine
@@ -61,11 +61,6 @@ class NewSource(msgspec.Struct, frozen=True):
     workspace_id: int
     source_id: str
     size: int
-
-
-def token_hash(token: str) -> str:
-    """What is stored of a token. Tokens are long and random, so a plain hash is as good as a slow one."""
-    return sha256(token.encode()).hexdigest()
 
 
 class Catalog:
@@ -182,9 +177,3 @@ def open_workspace(store: Store, new: Workspace) -> Workspace:
         return found
     with store.transaction():
         return store.insert_workspace(new)
-
-
-def add_token(store: Store, token: Token) -> None:
-    """Let a token in. Runs in a transaction of its own."""
-    with store.transaction():
-        store.insert_token(token)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 
 from msgspec.structs import replace
 
@@ -11,6 +10,7 @@ from treadle.engine.effects import Outbox, ScaleDue
 from treadle.engine.fleet import START_SECONDS, Fleet
 from treadle.engine.hints import Hints
 from treadle.engine.roster import Roster
+from treadle.engine.tokens import token_hash
 from treadle.engine.trouble import Troubles
 from treadle.model.container import Container, ContainerStatus
 from treadle.model.deployment import MAX_TIMEOUT, Deployment, DeploymentKind
@@ -269,7 +269,7 @@ class Scaler:
             deployment_id=deployment.id,
             agent_id=start.agent_id,
             status=S.STARTING,
-            token_hash=sha256(token.encode()).hexdigest(),
+            token_hash=token_hash(token),
             created_at=now,
             lease_until=now + START_SECONDS,
             for_task=self._store.waiting_at(deployment.id, now, starting),

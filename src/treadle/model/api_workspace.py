@@ -75,3 +75,35 @@ class Move(msgspec.Struct, frozen=True):
     source: str
     target: str
     volume: str = ""
+
+
+class NewToken(msgspec.Struct, frozen=True):
+    """POST /v2/tokens. Beam's clients name a kind of token in place of a role."""
+
+    role: str = ""
+    name: str = ""
+    token_type: str = ""
+
+
+class TokenView(msgspec.Struct, frozen=True):
+    """A token without what opens doors. `external_id` and `token_type` are Beam's."""
+
+    id: str
+    external_id: str
+    name: str
+    role: str
+    token_type: str
+    active: bool
+    created_at: str
+
+
+class TokenMade(TokenView, frozen=True):
+    """Answer of POST /v2/tokens: the one answer that has the token itself."""
+
+    token: str
+
+
+class TokenGone(msgspec.Struct, frozen=True):
+    """Answer of DELETE /v2/tokens/{id}."""
+
+    ok: bool = True

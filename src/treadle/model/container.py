@@ -62,6 +62,7 @@ class Token(msgspec.Struct, frozen=True):
     role: Role
     active: bool
     created_at: float
+    name: str = ""  # says what it is for
 
 
 class Workspace(msgspec.Struct, frozen=True):

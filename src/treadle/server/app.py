@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from litestar import Litestar, MediaType, Response, get
+from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
@@ -19,7 +19,7 @@ from treadle.lines import Logger
 from treadle.model.api import ErrorBody, Health
 from treadle.model.errors import NotFound, TreadleError, sentence
 from treadle.model.wire import AGENT_PATH, RUNNER_PATH
-from treadle.server.asgi import Receive, Scope, Send, error_body, reply
+from treadle.server.asgi import ASGI, NO_SNIFF, Receive, Scope, Send, error_body, reply
 from treadle.server.containers import Containers
 from treadle.server.deployments import Deployments
 from treadle.server.hot import PREFIX, Enqueue
@@ -29,13 +29,14 @@ from treadle.server.links import Links
 from treadle.server.outputs import Outputs
 from treadle.server.requests import AnyRequest
 from treadle.server.results import Results
+from treadle.server.revoking import Revocable
 from treadle.server.secrets import Secrets
 from treadle.server.serving import Serving
 from treadle.server.tasks import Tasks
+from treadle.server.tokens import Tokens
 from treadle.server.volumes import Volumes
 
 CODES = {400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
-Route = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = Logger()
 
 
@@ -44,12 +45,13 @@ class App:
 
     def __init__(self, house: House, version: str) -> None:
         self._rest = _litestar(house, version)
+        self._others = Revocable(self._rest, house.doors)  # type: ignore[arg-type]
         self._enqueue = Enqueue(
             house.bridge, house.doors, house.lookup, house.settings.max_body, draining=house.draining
         )
         self._results = Results(house.bridge, house.reader, house.doors)
         links = Links(house.bridge, house.doors, house.builds, house.shelves)
-        self._links: dict[str, Route] = {
+        self._links: dict[str, ASGI] = {
             RUNNER_PATH: links.runner,
             AGENT_PATH: links.agent,
         }
@@ -63,10 +65,10 @@ class App:
         elif kind == "websocket":
             await self._link(scope, receive, send)
         else:
-            await self._rest(scope, receive, send)  # type: ignore[arg-type]
+            await self._others(scope, receive, send)
 
     @staticmethod
-    async def _bare(route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _bare(route: ASGI, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await route(scope, receive, send)
         except Exception:
@@ -102,12 +104,13 @@ def _litestar(house: House, version: str) -> Litestar:
         return house
 
     return _Rest(
-        route_handlers=[health, Tasks, Deployments, Images, Outputs, Containers, Serving, Secrets, Volumes],
+        route_handlers=[health, Tasks, Deployments, Images, Outputs, Containers, Serving, Secrets, Tokens, Volumes],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
         openapi_config=OpenAPIConfig(
             title="Treadle", version=version, path="/openapi.json", render_plugins=[JsonRenderPlugin(path="/")]
         ),
+        response_headers=[ResponseHeader(name=NO_SNIFF[0], value=NO_SNIFF[1])],
         request_max_body_size=None,  # streamed bodies have limits of their own
         logging_config=None,
         debug=False,

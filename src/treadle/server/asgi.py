@@ -11,11 +11,15 @@ from treadle.model.api import ErrorBody
 from treadle.model.errors import TreadleError
 
 JSON = (b"content-type", b"application/json")
+NO_SNIFF = ("x-content-type-options", "nosniff")  # a browser takes no answer for another kind than it says it is
+_NO_SNIFF = tuple(word.encode() for word in NO_SNIFF)
 _encode = msgspec.json.Encoder().encode
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -32,6 +36,6 @@ def error_body(error: TreadleError) -> bytes:
 
 
 async def reply(send: Send, status: int, body: bytes) -> None:
-    headers = [JSON, (b"content-length", str(len(body)).encode())]
+    headers = [JSON, _NO_SNIFF, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as Base64Error
+from hmac import compare_digest
 
 import msgspec
 
-from treadle.engine.catalog import token_hash
 from treadle.engine.face import Reader
+from treadle.engine.tokens import token_hash
 from treadle.model.container import Container, ContainerStatus, Role
 from treadle.model.errors import Forbidden, Unauthorized
 
@@ -46,13 +47,22 @@ def _basic(value: str) -> str:
     return (password or user) if colon else value
 
 
+def revoked() -> Unauthorized:
+    """The error for a token that was good when the request came."""
+    return Unauthorized("This token was revoked.", ADVICE)
+
+
 class Doors:
-    """Looks tokens up by their hash; known ones are remembered, for they do not change."""
+    """Looks tokens up by their hash. Known ones are remembered until `changed` says otherwise.
+
+    A token itself is never kept nor compared: what is looked up is its hash, of which whoever guesses knows nothing.
+    """
 
     def __init__(self, reader: Reader, agent_token: str) -> None:
         self._reader = reader
         self._agent_hash = token_hash(agent_token)
-        self._known: dict[str, Caller] = {}
+        self._known: dict[str, Caller] = {}  # by hash
+        self._shut: set[str] = set()  # hashes of those that were revoked or switched off since the start
 
     def caller(self, header: str) -> Caller:
         """Who sends this Authorization header.
@@ -60,25 +70,42 @@ class Doors:
         Raises:
             Unauthorized: none was sent, or nobody has this token.
         """
-        found = self._known.get(header)
-        if found is not None:
-            return found
         token = bare(header)
         if not token:
             raise Unauthorized("No token was sent.", ADVICE)
-        known = self._reader.token(token_hash(token))
+        digest = token_hash(token)
+        found = self._known.get(digest)
+        if found is not None:
+            return found
+        known = self._reader.token(digest)
         if known is not None and known.active:
-            caller = Caller(known.workspace_id, known.role)
-            self._known[header] = caller
+            caller = self._known[digest] = Caller(known.workspace_id, known.role)
             return caller
-        container = self._live_container(token)
-        if container is None:
+        container = self._reader.container_by_token(digest)
+        if container is None or container.status is ContainerStatus.STOPPED:
             raise Unauthorized("This token is not known here.", ADVICE)
         return Caller(container.workspace_id, Role.CONTAINER, container)
 
-    def _live_container(self, token: str) -> Container | None:
-        container = self._reader.container_by_token(token_hash(token))
-        return container if container and container.status is not ContainerStatus.STOPPED else None
+    def changed(self, digest: str, *, active: bool) -> None:
+        """The token with this hash was switched or revoked."""
+        if active:
+            self._shut.discard(digest)
+        else:
+            self._shut.add(digest)
+            self._known.pop(digest, None)
+
+    def revoked(self, header: str) -> bool:
+        """Whether the token was revoked or switched off since the start of the server."""
+        return bool(self._shut) and token_hash(bare(header)) in self._shut
+
+    def still(self, header: str) -> None:
+        """Whoever was let in before may go on.
+
+        Raises:
+            Unauthorized: the token was revoked or switched off meanwhile.
+        """
+        if self.revoked(header):
+            raise revoked()
 
     def require(self, header: str, role: Role, *, container: bool = False) -> Caller:
         """A caller whose role includes `role`; with `container` also the runner of a container.
@@ -87,7 +114,7 @@ class Doors:
             Unauthorized, Forbidden
         """
         caller = self.caller(header)
-        if caller.may(role) or (container and caller.role is Role.CONTAINER):
+        if caller.may(role) or (container and caller.container is not None):
             return caller
         raise Forbidden(f"A token with role {caller.role.value!r} may not do this.", f"It takes {role.value!r}.")
 
@@ -100,5 +127,5 @@ class Doors:
 
     def agent(self, header: str) -> None:
         """Let an agent in."""
-        if token_hash(bare(header)) != self._agent_hash:
+        if not compare_digest(token_hash(bare(header)), self._agent_hash):
             raise Unauthorized("Only an agent's token opens this.")

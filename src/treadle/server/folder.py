@@ -11,9 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from treadle.engine.catalog import DEFAULT_WORKSPACE, add_token, open_workspace, token_hash
+from treadle.engine.catalog import DEFAULT_WORKSPACE, open_workspace
 from treadle.engine.face import Store
 from treadle.engine.signing import new_signing_key
+from treadle.engine.tokens import add_token, token_hash
 from treadle.model.container import Role, Token, Workspace
 from treadle.model.errors import Conflict
 from treadle.model.ids import uuid7
@@ -78,10 +79,13 @@ def open_up(store: Store, settings: Settings, url: str) -> Workspace:
     workspace = open_workspace(store, _new_workspace())
     path = settings.data / CREDENTIALS_FILE
     token = settings.token
-    if not token or store.token(token_hash(token)) is None:
+    known = store.token(token_hash(token)) if token else None
+    if known is None or not known.active or known.role is not Role.ADMIN:  # whoever owns the folder gets in
         token = new_token()
         now, token_id = time.time(), uuid7(time.time(), os.urandom(10))
-        add_token(store, Token(token_id, workspace.id, token_hash(token), Role.ADMIN, active=True, created_at=now))
+        add_token(
+            store, Token(token_id, workspace.id, token_hash(token), Role.ADMIN, True, now, name=CREDENTIALS_FILE)
+        )
     lines = {"url": url, "workspace": workspace.name, "token": token}
     _write(path, "".join(f'{key} = "{value}"\n' for key, value in lines.items()), 0o600)
     return workspace

@@ -58,6 +58,7 @@ class Enqueue:
         deployment = self._target(path.removesuffix(BATCH), scope)
         self._check_open()
         body = await read_body(scope, receive, self._max_body)
+        self._doors.still(header(scope, b"authorization"))  # a body may take its time
         queue = self._bridge.engine.queue
         if batch:
             many = _submits(deployment, payloads(body))

@@ -121,6 +121,5 @@ def _headers(output: Output) -> dict[str, str]:
     return {
         "content-length": str(output.size),
         "content-disposition": f"{kind}; filename*=UTF-8''{quote(output.name, safe='')}",
-        "x-content-type-options": "nosniff",
         "cache-control": "private, max-age=0",
     }

@@ -99,7 +99,7 @@ class Volumes(Controller):
     ) -> Stream:
         """The bytes of a file."""
         file, size = await asyncio.to_thread(_known(house, house.caller(request, Role.DEPLOY), name).open, path)
-        headers = {"content-length": str(size), "x-content-type-options": "nosniff"}
+        headers = {"content-length": str(size)}
         return Stream(_blocks(file, size), media_type="application/octet-stream", headers=headers)
 
     @put("/v2/volumes/{name:str}/file", status_code=201)

@@ -147,6 +147,9 @@ class SqliteReader:
     def token(self, token_hash: str) -> Token | None:
         return self._one(rows.to_token, sql.TOKEN, token_hash)
 
+    def tokens(self, workspace_id: int) -> list[Token]:
+        return self._all(rows.to_token, sql.TOKENS, workspace_id)
+
     def secret(self, workspace_id: int, name: str) -> Secret | None:
         return self._one(rows.to_secret, sql.SECRET, workspace_id, name)
 

@@ -148,7 +148,7 @@ def of_workspace(workspace: Workspace) -> Row:
 
 
 def to_token(row: Row) -> Token:
-    return Token(row[0], row[1], row[2], Role(row[3]), bool(row[4]), row[5])
+    return Token(row[0], row[1], row[2], Role(row[3]), bool(row[4]), row[5], row[6])
 
 
 def of_token(token: Token) -> Row:

@@ -189,10 +189,13 @@ INSERT_WORKSPACE = """INSERT INTO workspace (external_id, name, signing_key, url
 WORKSPACE = f"SELECT {_WORKSPACE} FROM workspace WHERE id = ?"
 WORKSPACE_BY_NAME = f"SELECT {_WORKSPACE} FROM workspace WHERE name = ?"
 
-_TOKEN = "id, workspace_id, hash, role, active, created_at"  # noqa: S105  (column names, not a secret)
+_TOKEN = "id, workspace_id, hash, role, active, created_at, name"  # noqa: S105  (column names, not a secret)
 
-INSERT_TOKEN = f"INSERT INTO token ({_TOKEN}) VALUES (?, ?, ?, ?, ?, ?)"
+INSERT_TOKEN = f"INSERT INTO token ({_TOKEN}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 TOKEN = f"SELECT {_TOKEN} FROM token WHERE hash = ?"
+TOKENS = f"SELECT {_TOKEN} FROM token WHERE workspace_id = ? ORDER BY created_at, id"
+SWITCH_TOKEN = "UPDATE token SET active = ? WHERE id = ?"  # noqa: S105  (no secret)
+DELETE_TOKEN = "DELETE FROM token WHERE id = ?"  # noqa: S105  (no secret)
 
 # secrets
 

@@ -246,6 +246,12 @@ class SqliteStore(SqliteReader):
     def insert_token(self, token: Token) -> None:
         self._write(sql.INSERT_TOKEN, [rows.of_token(token)])
 
+    def switch_token(self, token_id: str, *, active: bool) -> None:
+        self._write(sql.SWITCH_TOKEN, [(int(active), token_id)])
+
+    def delete_token(self, token_id: str) -> None:
+        self._write(sql.DELETE_TOKEN, [(token_id,)])
+
     # secrets
 
     def put_secret(self, secret: Secret) -> None:

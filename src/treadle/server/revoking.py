@@ -1,0 +1,79 @@
+"""What a revoked token has begun is not gone on with: bodies are read no further, nothing more is told."""
+
+from __future__ import annotations
+
+import asyncio
+
+from treadle.lines import Logger
+from treadle.server.asgi import ASGI, Event, Receive, Scope, Send, error_body, header, reply
+from treadle.server.auth import Doors, revoked
+
+log = Logger()
+
+
+class Revocable:
+    """Around routes: asks again whether the token is still good with each piece that comes in or goes out.
+
+    So a body that a client sends slowly changes nothing after the revocation, a long poll answers 401, and a log or a
+    download that streams is cut off at its next piece (a silent log says that it lives every 15 s).
+    """
+
+    def __init__(self, app: ASGI, doors: Doors) -> None:
+        self._app = app
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sent = header(scope, b"authorization")
+        if sent:
+            await _Request(self._doors, sent, receive, send).serve(self._app, scope)
+        else:
+            await self._app(scope, receive, send)
+
+
+class _Request:
+    def __init__(self, doors: Doors, sent: str, receive: Receive, send: Send) -> None:
+        self._doors = doors
+        self._sent = sent
+        self._receive = receive
+        self._send = send
+        self._task = asyncio.current_task()
+        self._started = False
+        self._cut = False
+
+    async def serve(self, app: ASGI, scope: Scope) -> None:
+        try:
+            await app(scope, self._incoming, self._outgoing)
+        except (Exception, asyncio.CancelledError):
+            if not self._cut:
+                raise
+            if self._task is not None:
+                self._task.uncancel()
+        if not self._cut:
+            return
+        if self._started:  # the connection is closed in the middle of the answer
+            log.info("a token was revoked: what it was being sent was cut off", path=scope["path"])
+        else:
+            error = revoked()
+            await reply(self._send, error.status, error_body(error))
+
+    async def _incoming(self) -> Event:
+        event = await self._receive()
+        if not self._good():
+            raise revoked()
+        return event
+
+    async def _outgoing(self, event: Event) -> None:
+        """A stream is sent by a task of its own, and ended like one whose client has gone away."""
+        if self._cut:
+            return
+        if self._good():
+            self._started = True
+            await self._send(event)
+        elif self._task is None or asyncio.current_task() is self._task:
+            raise revoked()
+        else:
+            self._task.cancel()
+
+    def _good(self) -> bool:
+        self._cut = self._cut or self._doors.revoked(self._sent)
+        return not self._cut
