@@ -29,7 +29,7 @@ class Call(msgspec.Struct, Generic[Request, Answer], eq=False):
 
     verb: Verb[Request, Answer]
     request: Request
-    ticket: Any = None  # whatever the asker uses to find its way back, e.g. a future
+    ticket: Callable[[Answer | Exception], None] | None = None  # how the asker is told, after the commit
     answer: Answer | Exception | None = None
 
 

@@ -19,7 +19,7 @@ from treadle.lines import Logger
 from treadle.model.api import ErrorBody, Health
 from treadle.model.errors import NotFound, TreadleError, sentence
 from treadle.model.wire import AGENT_PATH, RUNNER_PATH
-from treadle.server.asgi import ASGI, NO_SNIFF, Receive, Scope, Send, error_body, reply
+from treadle.server.asgi import ASGI, NO_SNIFF, Receive, Scope, Send, failure, reply
 from treadle.server.containers import Containers
 from treadle.server.deployments import Deployments
 from treadle.server.hot import PREFIX, Enqueue
@@ -46,7 +46,7 @@ class App:
     def __init__(self, house: House, version: str) -> None:
         self._rest = _litestar(house, version)
         self._others = Revocable(self._rest, house.doors)  # type: ignore[arg-type]
-        self._enqueue = Enqueue(
+        self.enqueue = Enqueue(
             house.bridge, house.doors, house.lookup, house.settings.max_body, draining=house.draining
         )
         self._results = Results(house.bridge, house.reader, house.doors)
@@ -59,7 +59,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "http" and scope["path"].startswith(PREFIX):
-            await self._bare(self._enqueue, scope, receive, send)
+            await self._bare(self.enqueue, scope, receive, send)
         elif kind == "http" and self._results.serves(scope):
             await self._bare(self._results, scope, receive, send)
         elif kind == "websocket":
@@ -71,9 +71,8 @@ class App:
     async def _bare(route: ASGI, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await route(scope, receive, send)
-        except Exception:
-            log.exception("request failed", path=scope["path"])
-            await reply(send, 500, error_body(TreadleError("The server failed on this request.", "See its log.")))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            await reply(send, *failure(error, scope["path"]))
 
     async def _link(self, scope: Scope, receive: Receive, send: Send) -> None:
         link = self._links.get(scope["path"])

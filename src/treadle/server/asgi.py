@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from treadle.lines import Logger
 from treadle.model.api import ErrorBody
 from treadle.model.errors import TreadleError
 
@@ -14,6 +15,7 @@ JSON = (b"content-type", b"application/json")
 NO_SNIFF = ("x-content-type-options", "nosniff")  # a browser takes no answer for another kind than it says it is
 _NO_SNIFF = tuple(word.encode() for word in NO_SNIFF)
 _encode = msgspec.json.Encoder().encode
+log = Logger()
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -33,6 +35,14 @@ def header(scope: Scope, name: bytes) -> str:
 def error_body(error: TreadleError) -> bytes:
     """The one error shape."""
     return _encode(ErrorBody(error.message, error.code, error.advice, error.message))
+
+
+def failure(error: Exception, path: str) -> tuple[int, bytes]:
+    """The status and body that tell a client of an error; one that nobody foresaw is told to our log."""
+    if not isinstance(error, TreadleError):
+        log.error("request failed", path=path, exc_info=error)
+        error = TreadleError("The server failed on this request.", "See its log.")
+    return error.status, error_body(error)
 
 
 async def reply(send: Send, status: int, body: bytes) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import get_ident
 from typing import Any, Protocol, TypeVar
 
 from treadle.engine.assemble import Engine
 from treadle.engine.effects import Effect, Linked, Printed, ScaleDue, Served, TaskEnded, ToAgent, ToRunner, WebhookDue
-from treadle.engine.writer import AnyCall, Call, Verb
+from treadle.engine.writer import AnyCall, AnyVerb, Call, Verb
 from treadle.lines import Logger
 from treadle.server.followers import Followers
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
+Ticket = Callable[[Answer | Exception], None]
 PATIENCE = 0.001  # seconds: a commit of its own costs half of that
 log = Logger()
 
@@ -64,8 +66,12 @@ class Bridge:
     async def ask(self, verb: Verb[Request, Answer], request: Request) -> Answer:
         """Run a verb; returns once its transaction is on disk. Raises what the verb answered as an error."""
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._put(Call(verb, request, future))
+        self._put(Call(verb, request, partial(_resolve, future)))
         return await future
+
+    def call(self, verb: Verb[Request, Answer], request: Request, ticket: Ticket[Answer]) -> None:
+        """Run a verb and call back with its answer, or the error, once its transaction is on disk or failed."""
+        self._put(Call(verb, request, ticket))
 
     def tell(
         self,
@@ -79,7 +85,7 @@ class Bridge:
 
         What is not urgent goes with the next transaction of others, or after PATIENCE alone.
         """
-        self._put(Call(verb, request, failed), urgent)
+        self._put(Call(verb, request, partial(_told, verb, failed)), urgent)
 
     def _put(self, call: AnyCall, urgent: bool = True) -> None:
         """Hand over what one turn of the loop asks in one piece: it becomes one transaction."""
@@ -115,7 +121,8 @@ class Bridge:
         for effect in effects:
             self._carry_out(effect)
         for call in batch:
-            self._reply(call)
+            if call.ticket is not None:
+                call.ticket(call.answer)
         due = self.engine.queue.next_due()
         if due != self._due:
             self._due = due
@@ -152,20 +159,6 @@ class Bridge:
             if before is not None:
                 before.fail()
 
-    @staticmethod
-    def _reply(call: AnyCall) -> None:
-        ticket, answer = call.ticket, call.answer
-        if not isinstance(ticket, asyncio.Future):
-            if isinstance(answer, Exception):
-                log.error("a change was not written", verb=call.verb.__name__, error=repr(answer))
-                if ticket is not None:
-                    ticket()
-        elif not ticket.done():  # the asker may have gone away
-            if isinstance(answer, Exception):
-                ticket.set_exception(answer)
-            else:
-                ticket.set_result(answer)
-
     def scale(self) -> None:
         """Look at the fleet now; many calls before the look are one."""
         if not self._scaling:
@@ -196,3 +189,18 @@ class Bridge:
 
 def _perform(now: float, actions: Sequence[Callable[[float], Answer]]) -> list[Answer | Exception]:
     return [action(now) for action in actions]
+
+
+def _resolve(future: asyncio.Future[Any], answer: Any) -> None:
+    if not future.done():  # the asker may have gone away
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+
+def _told(verb: AnyVerb, failed: Callable[[], None] | None, answer: Any) -> None:
+    if isinstance(answer, Exception):
+        log.error("a change was not written", verb=verb.__name__, error=repr(answer))
+        if failed is not None:
+            failed()

@@ -32,6 +32,11 @@ class Corked:
         else:
             self._loop.call_soon(self._flush)
 
+    def write_whole(self, data: bytes) -> None:
+        """Write what nothing follows at once."""
+        self._pieces.append(data)
+        self._flush()
+
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []
         if pieces:

@@ -1,11 +1,13 @@
-"""The enqueue route: bare ASGI that does no more than it must between the request and its commit."""
+"""What a request to a queue asks for, from its path and body to the verb and the answer's bytes."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from urllib.parse import unquote
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -16,74 +18,78 @@ from treadle.model.container import Role
 from treadle.model.deployment import Deployment
 from treadle.model.errors import InvalidInput, NotFound, TooLarge, TreadleError, Unavailable
 from treadle.model.ids import uuid7s
-from treadle.server.asgi import Receive, Scope, Send, error_body, header, reply
+from treadle.server.asgi import Receive, Scope, Send, failure, header, reply
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.lookup import Lookup
 
 PREFIX = "/taskqueue/"
+_encode = msgspec.json.Encoder().encode
+
+Told = Callable[[int, bytes], None]  # the status and the body of an answer
+
+
 BATCH = "/batch"
 WARMUP = "/warmup"
-_encode = msgspec.json.Encoder().encode
+
+
+class Aim(msgspec.Struct, frozen=True):
+    """A queue that whoever sends this header may use, and what for: "" to enqueue a task, else BATCH or WARMUP."""
+
+    authorization: str
+    deployment: Deployment
+    wish: str
 
 
 class Enqueue:
     """POST /taskqueue/{name}[/latest|/v{n}], /taskqueue/id/{id} and /taskqueue/public/{id}.
 
-    Each also with /batch, and all but the last with /warmup.
+    Each also with /batch, and all but the last with /warmup. `aim` takes a request's head, `ask` its body; as an ASGI
+    application it does both.
     """
 
     def __init__(
         self, bridge: Bridge, doors: Doors, lookup: Lookup, max_body: int, *, draining: Callable[[], bool]
     ) -> None:
+        self.max_body = max_body
         self._bridge = bridge
         self._doors = doors
         self._lookup = lookup
-        self._max_body = max_body
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         try:
-            await reply(send, 200, await self._accept(scope, receive))
+            if scope["method"] != "POST":
+                raise MethodNotAllowed(f"{scope['method']} is not for queues.", "POST a JSON object.")
+            aim = self.aim(scope["path"], header(scope, b"authorization"))
+            body = await read_body(scope, receive, self.max_body)
+            self.ask(aim, scope["query_string"], body, partial(_settle, answer))
+            status, said = await answer
         except TreadleError as error:
-            await reply(send, error.status, error_body(error))
+            status, said = failure(error, scope["path"])
+        await reply(send, status, said)
 
-    async def _accept(self, scope: Scope, receive: Receive) -> bytes:
-        if scope["method"] != "POST":
-            raise MethodNotAllowed(f"{scope['method']} is not for queues.", "POST a JSON object.")
-        path = scope["path"][len(PREFIX) :].rstrip("/")
-        if path.endswith(WARMUP):
-            return await self._warm(path.removesuffix(WARMUP), scope)
-        batch = path.endswith(BATCH)
-        deployment = self._target(path.removesuffix(BATCH), scope)
-        self._check_open()
-        body = await read_body(scope, receive, self._max_body)
-        self._doors.still(header(scope, b"authorization"))  # a body may take its time
-        queue = self._bridge.engine.queue
-        if batch:
-            many = _submits(deployment, payloads(body))
-            return _encode(AcceptedMany(await self._bridge.ask(queue.submit_many, many)))
-        [one] = _submits(deployment, [payload(body, scope["query_string"].decode("latin-1"))])
-        return _encode(Accepted(await self._bridge.ask(queue.submit, one)))
+    def aim(self, path: str, authorization: str) -> Aim:
+        """The queue of a path (with its escapes resolved) for the sender of this header.
 
-    async def _warm(self, path: str, scope: Scope) -> bytes:
-        """Start a container without a task. The answer has no body."""
-        if path.startswith("public/"):
+        Raises:
+            Unauthorized, Forbidden, NotFound, InvalidInput, or Unavailable while the server shuts down.
+        """
+        asked = path[len(PREFIX) :].rstrip("/")
+        wish = BATCH if asked.endswith(BATCH) else WARMUP if asked.endswith(WARMUP) else ""
+        parts = asked.removesuffix(wish).split("/")
+        deployment = self._target(parts, authorization, path)
+        if wish == WARMUP and parts[0] == "public":
             raise NotFound("Public queues are not warmed up.", "Use /taskqueue/id/ID/warmup with a token.")
-        deployment = self._target(path, scope)
-        self._check_open()
-        await self._bridge.ask(self._bridge.engine.scaler.warm, deployment)
-        return b""
-
-    def _check_open(self) -> None:
         if self._draining():
             raise Unavailable("The server is shutting down.", "Try again when it is back.")
+        return Aim(authorization, deployment, wish)
 
-    def _target(self, path: str, scope: Scope) -> Deployment:
-        parts = [unquote(part) for part in path.split("/")]
+    def _target(self, parts: list[str], authorization: str, path: str) -> Deployment:
         if parts[0] == "public" and len(parts) == 2:
             return self._public(parts[1])
-        caller = self._doors.require(header(scope, b"authorization"), Role.SUBMIT, container=True)
+        caller = self._doors.require(authorization, Role.SUBMIT, container=True)
         match parts:
             case ["id", deployment_id]:
                 return self._lookup.in_workspace(caller.workspace_id, deployment_id)
@@ -91,7 +97,7 @@ class Enqueue:
                 return self._lookup.named(caller.workspace_id, name)
             case [name, version]:
                 return self._lookup.named(caller.workspace_id, name, version)
-        raise NotFound(f"{scope['path'][:200]!r} is not a queue's URL.", "`treadle deploy` prints one.")
+        raise NotFound(f"{path[:200]!r} is not a queue's URL.", "`treadle deploy` prints one.")
 
     def _public(self, deployment_id: str) -> Deployment:
         deployment = self._lookup.by_id(deployment_id)
@@ -101,6 +107,24 @@ class Enqueue:
             raise InvalidInput("invalid stub id: this queue is not public.", "Declare it with authorized=False.")
         return deployment
 
+    def ask(self, aim: Aim, query: bytes, body: bytes, told: Told) -> None:
+        """Do what is asked; `told` gets the answer once it is on disk.
+
+        Raises:
+            InvalidInput: the body is not what this takes.
+            Unauthorized: the token was revoked while the body came.
+        """
+        self._doors.still(aim.authorization)
+        engine = self._bridge.engine
+        if not aim.wish:
+            [task] = _submits(aim.deployment, [payload(body, query.decode("latin-1"))])
+            self._bridge.call(engine.queue.submit, task, partial(_answer, told, _accepted))
+        elif aim.wish == BATCH:
+            many = _submits(aim.deployment, payloads(body))
+            self._bridge.call(engine.queue.submit_many, many, partial(_answer, told, _accepted_many))
+        else:
+            self._bridge.call(engine.scaler.warm, aim.deployment, partial(_answer, told, _nothing))
+
 
 def _submits(deployment: Deployment, given: Sequence[Payload]) -> list[Submit]:
     noise = random.randbytes(10 * len(given))  # noqa: S311 - an id need not be a secret
@@ -109,6 +133,30 @@ def _submits(deployment: Deployment, given: Sequence[Payload]) -> list[Submit]:
         Submit(task_id, deployment, one.raw, one.callback_url)
         for task_id, one in zip(task_ids, given, strict=True)
     ]
+
+
+def _accepted(task_id: str) -> bytes:
+    return _encode(Accepted(task_id))
+
+
+def _accepted_many(task_ids: list[str]) -> bytes:
+    return _encode(AcceptedMany(task_ids))
+
+
+def _nothing(_: None) -> bytes:
+    return b""
+
+
+def _answer(told: Told, encode: Callable[[Any], bytes], answer: Any) -> None:
+    if isinstance(answer, Exception):
+        told(*failure(answer, PREFIX))
+    else:
+        told(200, encode(answer))
+
+
+def _settle(future: asyncio.Future[tuple[int, bytes]], status: int, body: bytes) -> None:
+    if not future.done():  # the client may have gone away
+        future.set_result((status, body))
 
 
 class MethodNotAllowed(TreadleError):
@@ -127,22 +175,23 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """
     declared = header(scope, b"content-length")
     if declared.isdigit() and int(declared) > limit:
-        raise _too_large(int(declared), limit)
+        raise too_large(int(declared), limit)
     event = await receive()
     body: bytes = event.get("body", b"")
     while event.get("more_body"):
         event = await receive()
         body += event.get("body", b"")
         if len(body) > limit:
-            raise _too_large(len(body), limit)
+            raise too_large(len(body), limit)
     if event["type"] == "http.disconnect":
         raise InvalidInput("The body was cut off.", "Send it again.")
     if len(body) > limit:
-        raise _too_large(len(body), limit)
+        raise too_large(len(body), limit)
     return body
 
 
-def _too_large(size: int, limit: int) -> TooLarge:
+def too_large(size: int, limit: int) -> TooLarge:
+    """What a body of more than `limit` bytes is told."""
     return TooLarge(
         f"The body of {size} bytes is over the limit of {limit} bytes.",
         "Send a URL to the data instead, or raise max_body in config.toml.",

@@ -34,9 +34,9 @@ from treadle.server.app import App
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
-from treadle.server.cork import CorkedHttp
 from treadle.server.delivering import LateSender
 from treadle.server.house import House
+from treadle.server.lane import LaneHttp
 from treadle.server.lookup import Lookup
 from treadle.server.sessions import Sessions
 from treadle.server.shelves import Shelves
@@ -181,12 +181,11 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-@asynccontextmanager
-async def _listening(app: App, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(
+def _http(app: App) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         loop="none",
-        http=CorkedHttp,
+        http=LaneHttp,
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
@@ -199,7 +198,11 @@ async def _listening(app: App, listener: socket.socket) -> AsyncIterator[None]:
         timeout_graceful_shutdown=2,
         proxy_headers=False,
     )
-    server = _Uvicorn(config)
+
+
+@asynccontextmanager
+async def _listening(app: App, listener: socket.socket) -> AsyncIterator[None]:
+    server = _Uvicorn(_http(app))
     task = asyncio.create_task(server.serve(sockets=[listener]))
     await server.ready.wait()
     try:
