@@ -69,8 +69,8 @@ def trial(seed: int, steps: Sequence[int]) -> Failure | None:
         try:
             live(seed, path, steps)
         except Exception as error:  # noqa: BLE001 - whatever a promise or the engine raises is what is looked for
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            what = f"{type(error).__name__} in {place.name}"
+            place = getattr(error, "promise", "") or traceback.extract_tb(error.__traceback__)[-1].name
+            what = f"{type(error).__name__} in {place}"
             return Failure(seed, tuple(steps), what, "".join(traceback.format_exception(error)))
     return None
 

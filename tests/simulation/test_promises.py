@@ -48,7 +48,7 @@ def test_a_failing_seed_shrinks_to_the_few_steps_that_matter(monkeypatch: pytest
     monkeypatch.setattr(retry, "allowed", lambda kind, attempts, retries, **also: allowed(kind, attempts, retries + 1, **also))
     failed = next(failure for seed in range(100) if (failure := trial(seed, STEPS)) is not None)
     small = shrink(failed, seconds=20)
-    assert small.what == failed.what == "AssertionError in _check_attempts"
+    assert small.what == failed.what == "Broken in retries are kept to"
     assert len(small.steps) < len(STEPS) / 3
     again = trial(small.seed, steps_of(small.command.partition("STEPS=")[2]))
     assert again is not None and again.what == small.what

@@ -29,10 +29,15 @@ from treadle.engine.volumes import Volumes
 from treadle.engine.webhooks import Webhooks
 from treadle.engine.writer import Report, Writer
 from treadle.model.container import Workspace
+from treadle.model.errors import TreadleError
+from treadle.model.settings import CREDENTIALS_FILE
 from treadle.store.base import Store
+from treadle.store.schema import Tell
 from treadle.store.sqlite import SqliteStore
 
+DATABASE = "treadle.db"
 KEY_FILE = "secret.key"
+RESTORING = "restoring"  # there while a restore takes things away and puts others in their place
 
 
 class Chance(msgspec.Struct, frozen=True):
@@ -69,9 +74,21 @@ class Engine(msgspec.Struct, frozen=True):
     retention: Retention
 
 
-def open_store(data: Path) -> Store:
-    """The SQLite store of a data folder. Only one process may open it."""
-    return SqliteStore.open(data / "treadle.db")
+def open_store(data: Path, tell: Tell = lambda _line: None) -> Store:
+    """The SQLite store of a data folder. Only one process may open it; `tell` gets a line about an upgrade.
+
+    Raises:
+        TreadleError: a restore was not finished; the database is damaged, gone, or of a newer Treadle.
+    """
+    path = data / DATABASE
+    if (data / RESTORING).exists():
+        raise TreadleError(f"A restore into {data} was not finished.", "Run `treadle restore FILE --force` again.")
+    if (data / CREDENTIALS_FILE).exists() and not (path.exists() and path.stat().st_size):
+        raise TreadleError(
+            f"{path} is {'empty' if path.exists() else 'missing'}, though a server has run here.",
+            f"Bring a backup back with `treadle restore FILE`; or, to begin with nothing, remove {CREDENTIALS_FILE}.",
+        )
+    return SqliteStore.open(path, tell)
 
 
 def open_blob(data: Path) -> Blob:

@@ -64,7 +64,7 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         stack.callback(lock.release)
         lock.grace()  # what an earlier server was to read
         listener, base = _listen(settings)
-        store = open_store(settings.data)
+        store = open_store(settings.data, log.info)
         stack.callback(store.close)
         bridge = Bridge(loop)
         workspace = folder.open_up(store, settings, base)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
+import msgspec
 
 from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image, ImageUse
+from treadle.model.errors import TreadleError
 from treadle.model.log import Chunk
 from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Delivery, Output, Task, TaskFilter
 from treadle.model.volume import Volume
 from treadle.store import rows, sql
+from treadle.store.soundness import damaged
 
 CACHED_STATEMENTS = 200  # more than there are in `sql`; lists of tasks come in several forms
 BUSY_MILLISECONDS = 10_000  # readers meet a lock only while the file is opened or recovered
+UNREADABLE = (LookupError, ValueError, TypeError, AttributeError, msgspec.MsgspecError)  # what flipped bits lead to
 
 Bound = str | bytes | int | float | None
 T = TypeVar("T")
@@ -33,16 +38,29 @@ class SqliteReader:
         self._connection.close()
 
     def _all(self, make: Callable[[rows.Row], T], statement: str, *bound: Bound) -> list[T]:
-        return [make(row) for row in self._cursor.execute(statement, bound)]
+        found = self._rows(statement, bound)
+        try:
+            return [make(row) for row in found]
+        except UNREADABLE as error:
+            raise self._damaged(f"a row cannot be read ({type(error).__name__}: {error})") from error
 
     def _one(self, make: Callable[[rows.Row], T], statement: str, *bound: Bound) -> T | None:
-        found = self._cursor.execute(statement, bound).fetchall()
-        return make(found[0]) if found else None
+        found = self._all(make, statement, *bound)
+        return found[0] if found else None
 
     def _value(self, statement: str, *bound: Bound) -> Any:
         """The single column of the single row, None without a row."""
-        found = self._cursor.execute(statement, bound).fetchall()
+        found = self._rows(statement, bound)
         return found[0][0] if found else None
+
+    def _rows(self, statement: str, bound: Sequence[Bound]) -> list[rows.Row]:
+        try:
+            return self._cursor.execute(statement, bound).fetchall()
+        except (apsw.CorruptError, UnicodeDecodeError) as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, what: str) -> TreadleError:
+        return damaged(Path(self._connection.filename), what)
 
     # tasks
 

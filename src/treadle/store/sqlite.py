@@ -18,7 +18,8 @@ from treadle.model.task import Change, Delivery, NewTask, Output, Task
 from treadle.model.volume import Volume
 from treadle.store import rows, sql
 from treadle.store.reader import BUSY_MILLISECONDS, CACHED_STATEMENTS, SqliteReader
-from treadle.store.schema import migrate
+from treadle.store.schema import Tell, forget_older_copies, migrate
+from treadle.store.soundness import check_at_start, damaged
 
 
 class SqliteStore(SqliteReader):
@@ -32,12 +33,13 @@ class SqliteStore(SqliteReader):
         self._last_log_seq: int = self._value(sql.LAST_LOG_SEQ)
 
     @classmethod
-    def open(cls, path: Path) -> SqliteStore:
-        """Open the file, make it if there is none, and bring it to the current schema.
+    def open(cls, path: Path, tell: Tell = lambda _line: None) -> SqliteStore:
+        """Open the file, make it if there is none, and bring it to the current schema; `tell` gets lines about that.
 
         Raises:
-            TreadleError: the file cannot be opened, is no SQLite database, or was written by a newer Treadle.
+            TreadleError: the file cannot be opened, is damaged or no database, or was written by a newer Treadle.
         """
+        check_at_start(path)
         try:
             connection = apsw.Connection(str(path), statementcachesize=CACHED_STATEMENTS)
         except apsw.CantOpenError as error:
@@ -46,11 +48,13 @@ class SqliteStore(SqliteReader):
             ) from error
         try:
             _configure(connection)
-            migrate(connection, path)
-            return cls(connection, path)
-        except apsw.NotADBError as error:
+            migrate(connection, path, tell)
+            store = cls(connection, path)
+            forget_older_copies(path)
+            return store
+        except apsw.Error as error:
             connection.close()
-            raise TreadleError(f"{path} is not an SQLite database.", "Move it away, or restore a copy.") from error
+            raise TreadleError(f"{path} cannot be used: {error}.", "Is its disk full, or read-only?") from error
         except BaseException:
             connection.close()
             raise
@@ -68,9 +72,11 @@ class SqliteStore(SqliteReader):
         try:
             yield
             self._cursor.execute(sql.COMMIT)
+        except apsw.CorruptError as error:
+            self._back(sql.ROLLBACK)
+            raise damaged(self._path, str(error)) from error
         except BaseException:
-            if self._connection.in_transaction:  # a full disk, say, has rolled it back already
-                self._cursor.execute(sql.ROLLBACK)
+            self._back(sql.ROLLBACK)
             raise
 
     @contextmanager
@@ -79,12 +85,18 @@ class SqliteStore(SqliteReader):
         self._cursor.execute(sql.SAVEPOINT)
         try:
             yield
+        except apsw.CorruptError as error:
+            self._back(sql.UNDO, sql.RELEASE)
+            raise damaged(self._path, str(error)) from error
         except BaseException:
-            if self._connection.in_transaction:
-                self._cursor.execute(sql.UNDO)
-                self._cursor.execute(sql.RELEASE)
+            self._back(sql.UNDO, sql.RELEASE)
             raise
         self._cursor.execute(sql.RELEASE)
+
+    def _back(self, *statements: str) -> None:
+        if self._connection.in_transaction:  # a full disk, say, has rolled it back already
+            for statement in statements:
+                self._cursor.execute(statement)
 
     def _check_transaction(self) -> None:
         """Refuse to write outside a transaction, where each statement would be durable alone.
@@ -274,6 +286,7 @@ def _configure(connection: apsw.Connection) -> None:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")
     connection.pragma("fullfsync", True)  # macOS: fsync alone leaves the bytes in the drive's cache
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # nothing torn is left behind what comes now
 
 
 def _with_payload(row: rows.Row) -> tuple[Task, bytes]:
