@@ -78,7 +78,7 @@ class Inside:
         """With the admin's token, another one, or any Authorization header; "" sends none."""
         if header is None:
             header = f"Bearer {self.token if token is None else token}" if token != "" else ""
-        headers = {"authorization": header} if header else {}
+        headers = {"authorization": header.encode("latin-1")} if header else {}
         return self.wait(self._client.request(method, path, headers=headers, **also))
 
     def wait_later(self, method: str, path: str, **headers: str) -> Future[httpx2.Response]:

@@ -77,9 +77,9 @@ class Outputs(Controller):
         """A signed URL that is good for `expires` seconds."""
         caller = house.caller(request, Role.READ, container=True)
         output = _find(house, output_id)
-        if output is None:
+        task = house.reader.task(output.task_id) if output else None
+        if output is None or task is None or task.workspace_id != caller.workspace_id:
             raise NotFound(f"No output has the id {output_id[:64]!r}.")
-        task = find(house.reader, caller.workspace_id, output.task_id)
         workspace = house.lookup.workspace(task.workspace_id)
         return UrlView(house.views.output_url(output.id, workspace, time.time(), expires))
 
