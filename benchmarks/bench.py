@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measures_accept, measures_drain, measures_idle, measures_latency, measures_size, measures_start
+from benchmarks import (
+    measures_accept,
+    measures_crowd,
+    measures_drain,
+    measures_idle,
+    measures_latency,
+    measures_size,
+    measures_start,
+)
 from benchmarks.figures import Figure, gather
 from benchmarks.machine import MEMORY_FILE_SYSTEMS, busy, describe, file_system
 from benchmarks.marks import MeasureFailed
@@ -84,6 +92,11 @@ def measures(places: Places, *, quick: bool) -> dict[str, Callable[[], Iterator[
         with places.once("old") as place:
             yield from measures_size.pruning(place, 20_000 if quick else 100_000, 20 * seconds)
 
+    def crowd() -> Iterator[Figure]:
+        many = (500, 5_000) if quick else (measures_crowd.LISTENERS, measures_crowd.WAITING)
+        with places.once("crowd") as place:
+            yield from measures_crowd.crowd(place, samples, *many)
+
     return {
         "accept": lambda: measures_accept.accept(main(), seconds),
         "batch": lambda: measures_accept.batch(main(), seconds),
@@ -97,6 +110,7 @@ def measures(places: Places, *, quick: bool) -> dict[str, Callable[[], Iterator[
         "idle": idle,
         "size": size,
         "pruning": pruning,
+        "crowd": crowd,
     }
 
 

@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         size = int(head[at : end if end > 0 else None])
         if len(self._buffer) < head_end + 4 + size:
             return
-        if not self._buffer.startswith(b"HTTP/1.1 200"):
+        if not self._buffer.startswith(self._load.expected):
             sys.exit(f"load: {self._buffer[:300]!r}")
         self._load.answers.append(self._buffer[head_end + 4 :])
         self._buffer = b""
@@ -69,15 +69,16 @@ class Connection(asyncio.Protocol):
 
 
 class Load:
-    """`count` requests over `connections` to one path of a server."""
+    """`count` requests over `connections` to one `path` of a server, all of which shall be answered `status`."""
 
-    def __init__(self, host: str, port: int, request: bytes, count: int, connections: int) -> None:
-        self.host, self.port, self.request = host, port, request
-        self.left = count
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self.host, self.port = asked["host"], asked["port"]
+        self.request = request(self.host, self.port, asked["path"], asked["token"], asked["body"].encode())
+        self.expected = f"HTTP/1.1 {asked.get('status', 200)} ".encode()
+        self.left = asked["count"]
         self.took: list[float] = []
         self.answers: collections.deque[bytes] = collections.deque(maxlen=KEPT)
-        self._open = connections
-        self._connections = connections
+        self._open = self._connections = asked["connections"]
         self._done = asyncio.Event()
 
     def closed(self) -> None:
@@ -137,8 +138,7 @@ def percentile(values: list[float], share: float) -> float:
 def main() -> None:
     """Read one JSON object of arguments from the command line; print an `Answered` as one."""
     asked = json.loads(sys.argv[1])
-    raw = request(asked["host"], asked["port"], asked["path"], asked["token"], asked["body"].encode())
-    load = Load(asked["host"], asked["port"], raw, asked["count"], asked["connections"])
+    load = Load(asked)
     began, ended = uvloop.run(load.run())
     last_ids: list[str] = []
     for answer in load.answers:

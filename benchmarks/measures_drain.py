@@ -46,9 +46,9 @@ def put_many(place: Place, count: int) -> Iterator[Figure]:
     yield Figure("put_many(1000), until all is done", count / (ended - said["began"]), "tasks/s")
 
 
-def produce_waiting(place: Place, count: int) -> dict[str, Any]:
-    """Samples of `put` and `result(wait=True)` from a script (producer.py)."""
-    return _produce(place, "wait", count)
+def produce_waiting(place: Place, what: str, count: int) -> dict[str, Any]:
+    """Samples of `put` and `result(wait=True)` from a script (producer.py): "wait" with pauses, "call" without."""
+    return _produce(place, what, count)
 
 
 def _produce(place: Place, what: str, count: int, seconds: float = 120) -> dict[str, Any]:

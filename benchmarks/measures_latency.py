@@ -17,17 +17,21 @@ PAUSE = (0.02, 0.06)  # seconds between samples
 
 def latency(place: Place, samples: int) -> Iterator[Figure]:
     """Enqueue to first line over one raw connection; then put(), and its result, from a script."""
-    took = _raw(place, samples)
-    yield from _spread("idle: enqueue to first line", took)
+    yield from _spread("idle: enqueue to first line", enqueue_to_first_line(place, samples))
+    yield from _calls(place, samples, "wait", "idle")
+    yield from _calls(place, samples, "call", "call after call")
+
+
+def _calls(place: Place, samples: int, what: str, name: str) -> Iterator[Figure]:
     place.marks.new()
-    said = produce_waiting(place, samples)
+    said = produce_waiting(place, what, samples)
     began = [mark.at for mark in place.marks.new()][-samples:]
     lines = [(at - put_at) * 1000 for at, put_at in zip(began, said["put_at"], strict=True)]
-    yield from _spread("idle: put() to first line", lines)
-    yield from _spread("idle: put() to result in hand", [took * 1000 for took in said["took"]])
+    yield from _spread(f"{name}: put() to first line", lines)
+    yield from _spread(f"{name}: put() to result in hand", [took * 1000 for took in said["took"]])
 
 
-def _raw(place: Place, samples: int) -> list[float]:
+def enqueue_to_first_line(place: Place, samples: int) -> list[float]:
     """Milliseconds from before the request is sent to the first line. Nobody waits for the result meanwhile."""
     queue = place.queue("marked")
     place.warm(queue)

@@ -39,7 +39,7 @@ def many(count: int) -> dict[str, Any]:
     return {"began": began, "ended": ended, "last_ids": [handle.id for handle in handles[-200:]]}
 
 
-def wait(count: int) -> dict[str, Any]:
+def wait(count: int, pause: bool = True) -> dict[str, Any]:
     """`put` and `result(wait=True)`, so many times, with pauses: seconds until the result is in hand."""
     took: list[float] = []
     put_at: list[float] = []
@@ -49,12 +49,18 @@ def wait(count: int) -> dict[str, Any]:
         assert handle
         handle.result(wait=True, timeout=30)
         took.append(time.time() - put_at[-1])
-        time.sleep(random.uniform(*PAUSE))  # noqa: S311
+        if pause:
+            time.sleep(random.uniform(*PAUSE))  # noqa: S311
     return {"took": took[10:], "put_at": put_at[10:]}
 
 
+def call(count: int) -> dict[str, Any]:
+    """The same without pauses: as a program does that needs one result after the other."""
+    return wait(count, pause=False)
+
+
 def main() -> None:
-    what, count = {"loop": loop, "many": many, "wait": wait}[sys.argv[1]], int(sys.argv[2])
+    what, count = {"loop": loop, "many": many, "wait": wait, "call": call}[sys.argv[1]], int(sys.argv[2])
     print(json.dumps(what(count)), file=sys.stderr)
 
 

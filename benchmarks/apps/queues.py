@@ -67,3 +67,8 @@ def crashing(sample: int) -> int:
 @task_queue(gpu="H100", max_pending_tasks=MANY, autoscaler=QueueDepthAutoscaler(max_containers=1))
 def stuck() -> None:
     """Its tasks wait for a device that is not there."""
+
+
+@task_queue(gpu="H100", max_pending_tasks=10)
+def full() -> None:
+    """So do these, and there is room for ten of them."""

@@ -8,7 +8,7 @@ import msgspec
 
 from treadle.store.base import Store
 
-SLICE = 100  # rows looked at in one transaction
+SLICE = 25  # rows looked at in one transaction: its time is what the others wait
 
 
 class Keep(msgspec.Struct, frozen=True):
@@ -18,7 +18,7 @@ class Keep(msgspec.Struct, frozen=True):
 
 
 class Doomed(msgspec.Struct, frozen=True):
-    """Tasks to forget, the blobs of their outputs, and whether the next slice is worth a look at once."""
+    """Tasks whose outputs have to go before them, and whether the next slice is worth a look at once."""
 
     task_seqs: Sequence[int]
     blob_keys: Sequence[str]
@@ -28,23 +28,28 @@ class Doomed(msgspec.Struct, frozen=True):
 class Retention:
     """Walks through the tasks from the oldest on, again and again; where it stands is all it remembers.
 
-    Two steps, so that bytes go before the rows that name them: a crash between the two leaves rows whose task is
-    still there to be chosen again, and never a file that nobody knows of.
+    Tasks with outputs take two steps, so that bytes go before the rows that name them: a crash between the two leaves
+    rows whose task is still there to be chosen again, and never a file that nobody knows of.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._after = 0
 
-    def choose(self, now: float, requests: Sequence[Keep]) -> list[Doomed]:
-        """The next slice's tasks that ended long enough ago and have no webhook to be sent."""
-        return [self._choose(now - keep.seconds) for keep in requests]
+    def walk(self, now: float, requests: Sequence[Keep]) -> list[Doomed]:
+        """Forget the next slice's tasks that ended long enough ago and have no webhook to be sent.
 
-    def _choose(self, before: float) -> Doomed:
+        Those that have outputs are answered instead: remove the bytes, then `forget` them.
+        """
+        return [self._walk(now - keep.seconds) for keep in requests]
+
+    def _walk(self, before: float) -> Doomed:
         ended, last = self._store.ended(before, self._after, SLICE)
         self._after = last or 0  # at the end of what is old enough: from the start, at the next tick
-        seqs = [seq for seq, _ in ended]
-        keys = [output.key for _, task_id in ended for output in self._store.outputs(task_id)]
+        outputs = {seq: self._store.outputs(task_id) for seq, task_id in ended}
+        self._store.forget_tasks([seq for seq, saved in outputs.items() if not saved])
+        seqs = [seq for seq, saved in outputs.items() if saved]
+        keys = [output.key for saved in outputs.values() for output in saved]
         return Doomed(seqs, keys, more=last is not None)
 
     def forget(self, _now: float, requests: Sequence[Doomed]) -> list[None]:

@@ -63,10 +63,10 @@ class Bridge:
         assert self._engine is not None, "attach() comes before the first request"
         return self._engine
 
-    async def ask(self, verb: Verb[Request, Answer], request: Request) -> Answer:
+    async def ask(self, verb: Verb[Request, Answer], request: Request, *, urgent: bool = True) -> Answer:
         """Run a verb; returns once its transaction is on disk. Raises what the verb answered as an error."""
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._put(Call(verb, request, partial(_resolve, future)))
+        self._put(Call(verb, request, partial(_resolve, future)), urgent)
         return await future
 
     def call(self, verb: Verb[Request, Answer], request: Request, ticket: Ticket[Answer]) -> None:

@@ -19,7 +19,7 @@ from treadle.server.delivering import DeliveryLoop
 
 SECOND = 1.0
 PRUNE_SECONDS = 10.0  # between two walks through the tasks
-PRUNE_PAUSE = 0.02  # between two slices of a walk
+PRUNE_PAUSE = 0.002  # between two slices of a walk
 log = Logger()
 
 
@@ -67,7 +67,7 @@ async def prune(bridge: Bridge, blob: Blob, keep: Keep) -> None:
     retention = bridge.engine.retention
     more = True
     while more:
-        doomed = await bridge.ask(retention.choose, keep)
+        doomed = await bridge.ask(retention.walk, keep, urgent=False)
         for key in doomed.blob_keys:
             await asyncio.to_thread(blob.delete, key)
         if doomed.task_seqs:
