@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test unit check up bench sim sim-mutants clean
+.PHONY: help setup lock demo test unit check up bench sim sim-mutants endure clean
 
 help: ## show these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,10 @@ sim: $(READY) ## simulate; SEEDS=10000 SECONDS=120, or SEED=17 STEPS=1-9,40 to r
 
 sim-mutants: $(READY) ## show that the simulation catches deliberate bugs
 	@PYTHONPATH=tests $(BIN)/python -m simulation.mutants
+
+endure: $(READY) ## half an hour of load with kills: does the server stay as it is? MINUTES=30 SEED=17 JSON=FILE
+	@$(BIN)/python -m benchmarks.endure $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(JSON),--json $(JSON))
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -40,16 +40,17 @@ def _cpu(process: psutil.Process) -> float:
 def _memory(place: Place, processes: list[psutil.Process]) -> Iterator[Figure]:
     """PSS: what is shared is shared out among those who share it."""
     total = 0.0
-    for process, role in _roles(place, processes):
-        pss = _pss(process.pid)
-        total += pss
-        yield Figure(f"memory, {role}", pss, "MB")
+    for process, role in roles(place, processes):
+        memory = pss(process.pid)
+        total += memory
+        yield Figure(f"memory, {role}", memory, "MB")
     yield Figure("memory, all processes", total, "MB")
 
 
-def _roles(place: Place, processes: list[psutil.Process]) -> Iterator[tuple[psutil.Process, str]]:
+def roles(place: Place, processes: list[psutil.Process]) -> Iterator[tuple[psutil.Process, str]]:
     """Each process with what it is, told by its place in the tree: parent, template, then children."""
-    inside = {process.pid for process in processes if str(place.data / "agent" / "containers") in _cwd(process)}
+    containers = str(place.data / "agent" / "containers")
+    inside = {process.pid for process in processes if containers in " ".join(process.cmdline())}
     children = 0
     for process in sorted(processes, key=lambda one: one.pid):
         parent = process.ppid()
@@ -66,14 +67,8 @@ def _roles(place: Place, processes: list[psutil.Process]) -> Iterator[tuple[psut
             yield process, f"child {children}"
 
 
-def _cwd(process: psutil.Process) -> str:
-    try:
-        return str(process.cwd())
-    except psutil.Error:
-        return ""
-
-
-def _pss(pid: int) -> float:
+def pss(pid: int) -> float:
+    """Memory in MiB, what is shared in shares. Raises MeasureFailed."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024

@@ -62,9 +62,9 @@ class Place:
 
     # the server
 
-    def up(self) -> None:
-        """`treadle up --detach` on a free port."""
-        self._cli("up", "--detach", "--port", "0", "--data", str(self.data))
+    def up(self, port: int = 0) -> None:
+        """`treadle up --detach`, on a free port or this one."""
+        self._cli("up", "--detach", "--port", str(port), "--data", str(self.data))
         said = json.loads((self.data / "server.json").read_text())
         self.url, self.pid = said["url"], said["pid"]
         self.token = (self.data / "credentials.toml").read_text().split('token = "')[1].split('"')[0]
