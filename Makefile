@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test unit check up bench sim sim-mutants endure clean
+.PHONY: help setup lock demo test unit check up bench sim sim-mutants endure crash clean
 
 help: ## show these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,11 @@ sim-mutants: $(READY) ## show that the simulation catches deliberate bugs
 endure: $(READY) ## half an hour of load with kills: does the server stay as it is? MINUTES=30 SEED=17 JSON=FILE
 	@$(BIN)/python -m benchmarks.endure $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(JSON),--json $(JSON))
+
+crash: $(READY) ## kill, stop, cut off and rob real processes under load; SECONDS=600 SEED=7 ROUND=12 ROUNDS=kills,power JSON=FILE
+	@PYTHONPATH=tests $(BIN)/python -m crash.campaign $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(ROUND),--round $(ROUND)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(KILLS),--kills $(KILLS)) \
+		$(if $(DEEDS),--deeds $(DEEDS)) $(if $(JSON),--json $(JSON))
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,120 @@
+"""Who is to be killed: the live processes of a ground by what they are, and the killing of exactly those."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from .ground import Ground, about
+
+CALM = 0.5  # seconds of life; most of those who are killed have had as many, and are at work
+YOUNG = 0.15  # of the kills take whoever there is, also one that is being born
+PATIENCE = 2.0  # seconds to wait for one to kill
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def runners(ground: Ground) -> list[int]:
+    """The parents of the containers that the agent has on its books."""
+    found = []
+    for state in (ground.data / "agent" / "containers").glob("*/state.json"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(json.loads(state.read_text())["pid"])
+            if str(state.parent) in about(pid):
+                found.append(pid)
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def templates(ground: Ground) -> list[int]:
+    return [template for runner in runners(ground) for template in children_of(runner)]
+
+
+def of(kind: str, ground: Ground) -> list[int]:
+    """Pids of one kind, in no order that lasts."""
+    if kind == "runner":
+        return runners(ground)
+    if kind == "template":
+        return templates(ground)
+    if kind == "child":
+        return [child for template in templates(ground) for child in children_of(template)]
+    host = ground.agent if ground.how.apart else ground.server
+    assert host is not None
+    return [pid for pid in children_of(host.pid) if "treadle.runner.zygote" in about(pid).partition("---")[0]]
+
+
+class Killer:
+    """Kills one process at a time and keeps count. Server and agent come back at once, the rest is the product's.
+
+    Most of them are at work: where all who are born die at once, a queue rests from failed starts.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self.count: Counter[str] = Counter()
+        self._ground = ground
+
+    def kill(self, kind: str, luck: float) -> bool:
+        """Kill one of a kind, chosen by `luck` in [0, 1). False if there is none for a while."""
+        if kind == "server":
+            self._ground.kill_server()
+            self.count[kind] += 1
+            self._ground.start()
+            return True
+        if kind == "agent":
+            self._ground.kill_agent()
+            self.count[kind] += 1
+            self._ground.start_agent()
+            return True
+        deadline = time.monotonic() + PATIENCE
+        calm = 0.0 if luck < YOUNG else CALM
+        while not (found := [pid for pid in of(kind, self._ground) if age(pid) >= calm]):
+            if time.monotonic() > deadline:
+                return False
+            threading.Event().wait(0.01)
+        killed = signal_to(found[int(luck * 1000) % len(found)], signal.SIGKILL)
+        self.count[kind] += killed
+        return killed
+
+
+def age(pid: int) -> float:
+    """Seconds that a process lives; 0 when it is gone."""
+    try:
+        began = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - began / TICK
+
+
+def signal_to(pid: int, number: int) -> bool:
+    """Signal a process found a moment ago, unless its number has gone to a process that is no container's."""
+    try:
+        file = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if "treadle" not in about(pid):
+            return False
+        signal.pidfd_send_signal(file, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+def plan(chance: Random, weights: dict[str, float], pause: float) -> tuple[float, str, float]:
+    """The next deed: seconds to wait, what to kill, and the luck of the choice."""
+    (kind,) = chance.choices(list(weights), list(weights.values()))
+    return chance.uniform(0, 2 * pause), kind, chance.random()
