@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
 from typing import TextIO
 
 STYLES = {"info": "32", "warning": "33", "error": "31"}  # SGR numbers of ECMA-48
+
+# What would move the cursor, ring the bell or worse; colours, tabs and ends of lines are let through.
+UNSAFE = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+
+
+def tamed(text: str, stream: TextIO) -> str:
+    """Text of others as it may go to this stream: a terminal gets nothing that would take control of it."""
+    return UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text) if stream.isatty() else text
+
+
+def one_line(text: str) -> str:
+    """Text of others as a part of a line: whatever is not printable is written as Python escapes it."""
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def coloured(stream: TextIO) -> bool:
@@ -19,7 +37,8 @@ def coloured(stream: TextIO) -> bool:
 class Logger:
     """Writes events to standard output, one line each: time, level, event, `name=value` in local time.
 
-    A traceback follows as Python prints it, without the values of variables: secrets may be among them.
+    A traceback follows, indented, as Python prints it without the values of variables: secrets may be among them. Its
+    messages are anybody's words, but only our own lines begin at the margin.
     """
 
     def info(self, event: str, **values: object) -> None:
@@ -44,7 +63,7 @@ class Logger:
         if coloured(sys.stdout):
             mark, event = f"\x1b[{STYLES[level]}m{mark}\x1b[0m", f"\x1b[1m{event}\x1b[0m"
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{mark}] {event}" + (f"  {told}" if told else "")
-        print(f"{line}\n{trace}" if trace else line, flush=True)
+        print("\n".join([line, *(f"    {one_line(part)}" for part in trace.splitlines())]), flush=True)
 
 
 def _trace(error: BaseException | None) -> str:

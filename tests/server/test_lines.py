@@ -41,6 +41,20 @@ def test_a_traceback_shows_no_values_of_variables(capsys: pytest.CaptureFixture[
     assert "very-secret" not in said
 
 
+def test_a_traceback_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its messages are user text: none of its lines begins where ours do, and none moves the cursor."""
+    forged = "no\n2026-01-01 00:00:00 [info     ] all is well\r\x1b[2J\x9b2J\u2028x"
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        Logger().exception("request failed")
+    Logger().warning("handler could not be loaded", trace=f"Traceback\nValueError: {forged}")
+    lines = capsys.readouterr().out.split("\n")
+    assert [bool(re.match(WHEN, line)) for line in lines if not line.startswith("    ")] == [True, True, False]
+    assert all(line.isprintable() for line in lines)
+    assert "    ValueError: no" in lines
+
+
 def test_a_terminal_shows_the_level_in_colour(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the event in bold."""
     monkeypatch.setenv("TERM", "xterm")

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {"engine", "launcher", "model", "lines"},
     "agent": {"runtime", "client", "model", "lines"},
     "runner": {"client", "sdk", "model"},
-    "cli": {"server", "agent", "sdk", "client", "model"},
+    "cli": {"server", "agent", "sdk", "client", "model", "lines"},
     "aliases": {"sdk"},  # `beam` and `beta9`: nothing but other names for the SDK's
     "__main__": {"cli"},
     "__init__": {"sdk", "model"},  # the face: names that load on first use

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
+from treadle.lines import tamed
 from treadle.model.errors import TreadleError
 
 
@@ -55,5 +56,5 @@ def _command(args: Sequence[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(tamed(f"error: {message}", sys.stderr), file=sys.stderr)
     return code

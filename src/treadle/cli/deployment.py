@@ -11,6 +11,7 @@ import typer
 from treadle.cli.output import Json, client, console_for, local_time, print_json
 from treadle.cli.usage import Command
 from treadle.client import Client
+from treadle.lines import one_line
 from treadle.model.api import DeploymentView
 from treadle.model.errors import InvalidInput, NotFound
 from treadle.sdk.console import Console
@@ -39,7 +40,7 @@ def list_(
     console.say(f"{len(found)} {'item' if len(found) == 1 else 'items'}")
     for view in found:
         if view.why:
-            _tell_why(console, f"{view.name} v{view.version}: {view.why}", view.log_tail)
+            _tell_why(console, f"{view.name} v{view.version}: {one_line(view.why)}", view.log_tail)
 
 
 @deployments.command(cls=Command)
@@ -70,7 +71,7 @@ def why(
         print_json(view)
         return
     console = console_for(as_json)
-    console.say(f"{view.status}: {view.why}")
+    console.say(f"{view.status}: {one_line(view.why)}")
     if view.log_tail:
         console.say(view.log_tail)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -11,14 +10,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from treadle.cli.output import print_json
+from treadle.cli.output import json_text, print_json
+from treadle.lines import tamed
 from treadle.model.api import LogLine, LogPage
 
 PAGE = 10_000
 COLOURS = {"stderr": "\x1b[31m", "treadle": "\x1b[2m"}
 PLAIN = "\x1b[0m"
-# What would move the cursor, ring the bell or worse; colours and tabs are let through.
-UNSAFE = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f]")
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until the end.")]
 Timestamps = Annotated[bool, typer.Option("--timestamps", "-t", help="Show when, and to which stream.")]
@@ -44,7 +42,7 @@ def show(
     attempt = 1
     for line in lines:
         if as_json:
-            print(msgspec.json.encode(line).decode(), flush=True)
+            print(json_text(msgspec.json.encode(line)), flush=True)
             continue
         if line.task_id == name and line.attempt > attempt:
             attempt = line.attempt
@@ -77,5 +75,5 @@ def clock(line: LogLine) -> str:
 def _coloured(text: str, stream: str) -> str:
     if not sys.stdout.isatty():
         return text
-    text = UNSAFE.sub("\N{REPLACEMENT CHARACTER}", text)
+    text = tamed(text.replace("\n", "\N{REPLACEMENT CHARACTER}"), sys.stdout)
     return f"{COLOURS[stream]}{text}{PLAIN}" if stream in COLOURS else f"{text}{PLAIN}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import datetime
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from treadle.client import Client
 from treadle.model.settings import load
 from treadle.sdk.console import Console
 
+UNESCAPED = re.compile("[\x7f-\x9f]")  # controls that JSON lets stand, and terminals obey
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout; everything for people goes to stderr.")]
 
 
@@ -23,7 +25,12 @@ def console_for(as_json: bool) -> Console:
 
 def print_json(value: Any) -> None:
     """One JSON text, indented, as the server's types are written on the wire."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    print(json_text(msgspec.json.format(msgspec.json.encode(value), indent=2)))
+
+
+def json_text(data: bytes) -> str:
+    """JSON without what a terminal would obey."""
+    return UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", data.decode())
 
 
 def client() -> Client:

@@ -20,6 +20,7 @@ from treadle.cli.deploy import curl
 from treadle.cli.load import FORM, find_file
 from treadle.cli.logs import shown
 from treadle.client import Client
+from treadle.lines import one_line
 from treadle.model.api import Deployed, LogLine, ServeNews, ServeRequest, TaskEnd
 from treadle.model.deployment import QueueConfig
 from treadle.model.errors import InvalidInput, TreadleError, Unavailable
@@ -216,7 +217,7 @@ class Session:
 
     def _show_end(self, end: TaskEnd) -> None:
         took = "" if end.seconds is None else f" in {end.seconds:.2f} s"
-        why = f": {end.failure_reason}" if end.failure_reason else ""
+        why = f": {one_line(end.failure_reason)}" if end.failure_reason else ""
         self._console.say(f"{_mark(end.task_id)} = {end.status}{took}{why}")
 
     def _show_news(self, news: ServeNews) -> None:

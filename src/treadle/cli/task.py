@@ -14,6 +14,7 @@ from treadle.cli.logs import show as show_log
 from treadle.cli.output import Json, client, console_for, local_time, print_json
 from treadle.cli.usage import Command
 from treadle.client import Client
+from treadle.lines import one_line
 from treadle.model.api import AttemptView, Cancelled, TaskView
 from treadle.model.errors import InvalidInput
 from treadle.model.task import TaskStatus
@@ -89,7 +90,8 @@ def wait(
             late = late or f"Task {task_id} was still {view.status} after {timeout:g} s{why}."
         views.append(view)
         if not as_json:
-            console.say(f"{task_id}  {view.status}" + (f"  {view.failure_reason}" if view.failure_reason else ""))
+            reason = f"  {one_line(view.failure_reason)}" if view.failure_reason else ""
+            console.say(f"{task_id}  {view.status}{reason}")
     if as_json:
         print_json(views)
     if late:
@@ -160,17 +162,17 @@ def _show(view: TaskView, console: Console) -> None:
     ]
     for label, value in facts:
         if value:
-            console.say(f"{label + ':':<12}{value}")
+            console.say(f"{label + ':':<12}{one_line(value)}")
     _show_attempts(view.attempts, console.say)
     for output in view.outputs:
-        console.say(f"{'output:':<12}{output.name} ({amount(output.size)}) {output.url}")
+        console.say(f"{'output:':<12}{one_line(output.name)} ({amount(output.size)}) {output.url}")
 
 
 def _show_attempts(attempts: Sequence[AttemptView], say: Callable[[str], None]) -> None:
     """Each attempt with its traceback, or with the number of the first one that had the same."""
     shown: dict[str, int] = {}
     for attempt in attempts:
-        words = [f"{attempt.number}", attempt.status, f"ran {_ran(attempt)}", attempt.failure_reason]
+        words = [f"{attempt.number}", attempt.status, f"ran {_ran(attempt)}", one_line(attempt.failure_reason)]
         say(f"{'attempt:':<12}{'  '.join(word for word in words if word)}")
         first = shown.setdefault(attempt.traceback, attempt.number)
         same = [f"(traceback as of attempt {first})"] if attempt.traceback else []

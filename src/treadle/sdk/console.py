@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from treadle.lines import coloured
+from treadle.lines import coloured, one_line, tamed
 from treadle.sdk.pulse import Pulse
 
 
@@ -33,6 +33,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """A plain line, never wrapped or coloured, so that it can be copied."""
+        text = tamed(text, self._out)
         if self._pulse is not None:
             self._pulse.say(text)
         else:
@@ -53,6 +54,7 @@ class Console:
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under headers, in columns."""
+        rows = [[one_line(cell) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
         for cells in (headers, *rows):
             self.say("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())

@@ -117,7 +117,8 @@ def _litestar(house: House, version: str) -> Litestar:
 
 
 def _answer(status: int, body: ErrorBody) -> Response[bytes]:
-    return Response(msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON)
+    said = msgspec.json.encode(body)
+    return Response(said, status_code=status, media_type=MediaType.JSON, headers=dict([NO_SNIFF]))
 
 
 def _told(_: AnyRequest, error: TreadleError) -> Response[bytes]:

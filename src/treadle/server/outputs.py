@@ -28,6 +28,9 @@ from treadle.server.tasks import find
 
 MAX_OUTPUT = 16 * 1024 * 1024 * 1024  # bytes
 MAX_EXPIRES = 7 * 86400
+# However a browser shows an output, it runs nothing, loads nothing and has no origin. (But for a PDF, which Chromium
+# does not show then; what a PDF runs, it runs inside of its viewer.)
+SANDBOX = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 # Shown in the browser; everything else is offered as a download, for a file saved by a task is not our page.
 SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "application/pdf"})
 
@@ -122,4 +125,5 @@ def _headers(output: Output) -> dict[str, str]:
         "content-length": str(output.size),
         "content-disposition": f"{kind}; filename*=UTF-8''{quote(output.name, safe='')}",
         "cache-control": "private, max-age=0",
-    }
+        "referrer-policy": "no-referrer",  # the URL is the key
+    } | ({} if _media(output) == "application/pdf" else {"content-security-policy": SANDBOX})
