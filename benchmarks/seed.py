@@ -11,11 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+from treadle.model.container import Container, ContainerStatus
 from treadle.model.ids import uuid7
 from treadle.model.task import Attempt, Change, NewTask, Task, TaskStatus
 from treadle.store.sqlite import SqliteStore
 
 STEP = 1000
+HERE = "seeded"  # the container in which all this ran
 PAYLOAD = b'{"args": [], "kwargs": {"n": 1}}'
 
 
@@ -24,13 +26,13 @@ def finished(deployment_id: str, ended_at: float) -> tuple[NewTask, Change]:
     began = ended_at - 0.002
     running = Task(
         uuid7(began, os.urandom(10)), 1, deployment_id, TaskStatus.RUNNING, began, began, began,
-        attempts=1, started_at=began, container_id="seeded",
+        attempts=1, started_at=began, container_id=HERE,
     )  # fmt: skip
     done = Task(
         running.id, 1, deployment_id, TaskStatus.COMPLETE, began, ended_at, began,
-        attempts=1, started_at=began, ended_at=ended_at, container_id="seeded",
+        attempts=1, started_at=began, ended_at=ended_at, container_id=HERE,
     )  # fmt: skip
-    ended = Attempt(running.id, 1, "seeded", TaskStatus.COMPLETE, began, ended_at)
+    ended = Attempt(running.id, 1, HERE, TaskStatus.COMPLETE, began, ended_at)
     return NewTask(running, PAYLOAD), Change(
         done, expected=TaskStatus.RUNNING, expected_attempts=1, attempt=ended, result=b"1"
     )  # fmt: skip
@@ -39,6 +41,10 @@ def finished(deployment_id: str, ended_at: float) -> tuple[NewTask, Change]:
 def seed_finished(store: SqliteStore, deployment_id: str, count: int, age: float) -> None:
     """So many finished tasks; the oldest ended `age` seconds ago, the newest at half that."""
     now = time.time()
+    with store.transaction():
+        store.insert_container(
+            Container(HERE, 1, deployment_id, "seed", ContainerStatus.STOPPED, HERE, now - age, now, ended_at=now)
+        )
     for done in range(0, count, STEP):
         part = [
             finished(deployment_id, now - age + age / 2 * number / count)

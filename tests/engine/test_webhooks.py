@@ -13,7 +13,8 @@ from standardwebhooks import Webhook
 
 from treadle.engine.signing import beam_signature, standard_secret
 from treadle.engine.webhooks import PER_HOST, Outcome, Webhooks, host_of
-from treadle.model.container import Workspace
+from treadle.model.container import Container, ContainerStatus, Workspace
+from treadle.model.deployment import Deployment, DeploymentKind, QueueConfig
 from treadle.model.task import Attempt, Change, DeliveryStatus, NewTask, Task, TaskStatus
 from treadle.rules.delivery import SCHEDULE
 from treadle.store.sqlite import SqliteStore
@@ -29,6 +30,11 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         opened.insert_workspace(
             Workspace(id=0, external_id="w", name="default", signing_key="sk_a", url_key="sk_b", created_at=NOW)
         )
+        config = QueueConfig(handler="app:f")
+        opened.insert_deployment(
+            Deployment("d", 1, DeploymentKind.DRAFT, "", 0, config, "source", "image", "digest", True, NOW, NOW)
+        )
+        opened.insert_container(Container("c", 1, "d", "agent", ContainerStatus.RUNNING, "hash", NOW, NOW))
     yield opened
     opened.close()
 

@@ -11,10 +11,11 @@ import pytest
 
 from treadle.engine.effects import Effect, ScaleDue, TaskEnded
 from treadle.engine.writer import QUICK, AnyCall, Call, Writer
+from treadle.model.deployment import Deployment, DeploymentKind, QueueConfig
 from treadle.model.errors import Conflict
 from treadle.model.task import NewTask, Task, TaskStatus
 
-from .making import NOW, Desk
+from .making import IMAGE, NOW, SOURCE, Desk
 
 
 def row(task_id: str) -> NewTask:
@@ -40,6 +41,16 @@ class Verbs:
     def look(self, now: float, requests: Sequence[str]) -> list[bool]:
         self.groups.append(list(requests))
         return [self.desk.store.task(task_id) is not None for task_id in requests]
+
+
+@pytest.fixture(autouse=True)
+def draft(desk: Desk) -> None:
+    """The deployment that the rows name."""
+    made = Deployment(
+        "d", 1, DeploymentKind.DRAFT, "", 0, QueueConfig(handler="app:f"), SOURCE, IMAGE.id, "digest", True, NOW, NOW
+    )
+    with desk.store.transaction():
+        desk.store.insert_deployment(made)
 
 
 @pytest.fixture

@@ -15,12 +15,15 @@ from treadle.model.container import ContainerStatus
 from treadle.model.deployment import QueueConfig
 from treadle.model.task import FINAL, WAITING, TaskStatus
 from treadle.model.wire import AttemptRef, Stop, Work
+from treadle.store.ids import unpack_id
 from treadle.store.invariants import Breach, breaches
 
 from .machines import Runner, Wire
 
-TASKS = "SELECT seq, id, deployment_id, status, attempts, due, expires_at, container_id, callback_url, ended_at FROM task"
-LIES = "SELECT COUNT(*) FROM attempt WHERE result <> ?"
+TASKS = """SELECT task.seq, task.id, deployment.id, task.status, attempts, due, expires_at,
+    COALESCE(container.id, ''), callback_url, task.ended_at FROM task JOIN deployment ON deployment.seq = deployment_seq
+    LEFT JOIN container ON container.seq = container_seq"""
+LIES = "SELECT COUNT(*) FROM task WHERE result <> ?"
 TRUTH = b"1"  # what user code returns in this world
 
 
@@ -81,7 +84,8 @@ class Ledger:
 
     def _read(self) -> dict[str, Row]:
         found = (Row(*row) for row in self._connection.execute(TASKS))
-        return {row.id: row._replace(status=TaskStatus(row.status)) for row in found}
+        rows = (row._replace(id=unpack_id(row.id), status=TaskStatus(row.status)) for row in found)
+        return {row.id: row for row in rows}
 
     def _check_history(self, engine: Engine, before: dict[str, Row], effects: Sequence[Effect]) -> None:
         lost = [task_id for task_id in [*self.accepted, *before] if task_id not in self._rows]

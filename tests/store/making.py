@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from treadle.model.container import Container, ContainerStatus
+from treadle.model.deployment import Autoscaler, Deployment, DeploymentKind, ImageSpec, QueueConfig
 from treadle.model.task import Attempt, Change, Failure, FailureKind, NewTask, Task, TaskFilter, TaskStatus
 from treadle.store.base import Reader, Store
 
@@ -13,6 +15,15 @@ NOW = 1_000_000.0
 DEPLOYMENT = "deployment-1"
 CONTAINER = "taskqueue-deployment-1-0123abcd"
 URL = "https://example.com/hook"
+CONFIG = QueueConfig(
+    handler="app:work",
+    gpus=("A10G", "T4"),
+    image=ImageSpec(python_packages=("pillow>=12",), env_vars={"A": "1"}),
+    env={"KEY": "välue"},
+    retry_for=("ValueError",),
+    callback_url=URL,
+    autoscaler=Autoscaler(max_containers=3),
+)
 RAISED = Failure(FailureKind.EXCEPTION, "ValueError: no", "ValueError", "no", "Traceback …")
 
 
@@ -26,8 +37,34 @@ def payload_of(task_id: str) -> bytes:
     return b'{"args":[],"kwargs":{"id":"%s"}}' % task_id.encode()
 
 
+def deployment(deployment_id: str, name: str = "", version: int = 0, **fields: object) -> Deployment:
+    """A named deployment, or a draft when `name` is empty."""
+    kind = DeploymentKind.DEPLOYMENT if name else DeploymentKind.DRAFT
+    made = Deployment(
+        deployment_id, 1, kind, name, version, CONFIG, "source", "image", f"digest of {deployment_id}", True, NOW, NOW
+    )
+    return msgspec.structs.replace(made, **fields)
+
+
+def container(container_id: str, **fields: object) -> Container:
+    made = Container(
+        container_id, 1, "d", "agent", ContainerStatus.STARTING, f"hash of {container_id}", NOW, NOW + 15
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **fields)
+
+
+def furnish(store: Store, *tasks: Task) -> None:
+    """Have the deployments and containers there that these tasks name."""
+    for each in tasks:
+        if store.deployment(each.deployment_id) is None:
+            store.insert_deployment(deployment(each.deployment_id, workspace_id=each.workspace_id))
+        if each.container_id and store.container(each.container_id) is None:
+            store.insert_container(container(each.container_id))
+
+
 def insert(store: Store, *tasks: Task) -> None:
     with store.transaction():
+        furnish(store, *tasks)
         store.insert_tasks([NewTask(each, payload_of(each.id)) for each in tasks])
 
 
@@ -71,6 +108,7 @@ def _end(running: Task, status: TaskStatus, at: float) -> Attempt:
 
 def write(store: Store, *changes: Change) -> list[bool]:
     with store.transaction():
+        furnish(store, *(change.task for change in changes))
         return store.commit(changes)
 
 

@@ -22,6 +22,7 @@ from .making import (
     claim,
     claimed,
     ended,
+    furnish,
     ids,
     insert,
     listed,
@@ -37,6 +38,7 @@ from .making import (
 def test_a_rollback_leaves_nothing(store: Store, reader: Reader) -> None:
     """A transaction whose body raises has written nothing, and the store goes on."""
     with pytest.raises(ZeroDivisionError), store.transaction():
+        furnish(store, task("a"))
         store.insert_tasks([NewTask(task("a"), b"{}")])
         store.add_source(1, "s", 3, NOW)
         raise ZeroDivisionError
@@ -51,6 +53,7 @@ def test_a_savepoint_undoes_only_itself(store: Store, reader: Reader) -> None:
     """A verb that fails takes back its own writes, not those of its neighbours in the transaction."""
     with store.transaction():
         with store.savepoint():
+            furnish(store, task("before"))
             store.insert_tasks([NewTask(task("before"), b"{}")])
         with pytest.raises(ZeroDivisionError), store.savepoint():
             store.insert_tasks([NewTask(task("undone"), b"{}")])
@@ -77,6 +80,7 @@ def test_savepoints_nest(store: Store) -> None:
 def test_a_reader_sees_what_is_committed(store: Store, reader: Reader) -> None:
     """The writer sees its own transaction at once, a reader when it is committed."""
     with store.transaction():
+        furnish(store, task("a"))
         store.insert_tasks([NewTask(task("a"), b"{}")])
         assert listed(store) == ["a"]
         assert listed(reader) == []
@@ -85,6 +89,8 @@ def test_a_reader_sees_what_is_committed(store: Store, reader: Reader) -> None:
 
 def test_writing_needs_a_transaction(store: Store) -> None:
     """A write outside a transaction is refused: it would be durable alone and in part."""
+    with store.transaction():
+        furnish(store, claimed(task("a")).task)
     with pytest.raises(TreadleError, match="outside a transaction"):
         store.insert_tasks([NewTask(task("a"), b"{}")])
     with pytest.raises(TreadleError, match="outside a transaction"):
@@ -160,6 +166,7 @@ def test_a_task_can_be_inserted_already_claimed(store: Store) -> None:
     """Claim-on-insert: the task is RUNNING with its first attempt, and is not among the waiting."""
     change = claimed(task("a"))
     with store.transaction():
+        furnish(store, change.task)
         first = store.insert_tasks([NewTask(change.task, b"{}"), NewTask(task("b"), b"{}")])
 
     assert read(store, "a") == msgspec.structs.replace(change.task, seq=first)
@@ -172,6 +179,7 @@ def test_a_task_that_was_never_read_back_can_be_changed(store: Store) -> None:
     """A change to a task whose seq the caller does not know finds its row by the id."""
     start = claimed(task("a"))
     with store.transaction():
+        furnish(store, start.task)
         store.insert_tasks([NewTask(task("other"), b"{}"), NewTask(start.task, b"{}")])
         assert store.commit([ended(start.task, TaskStatus.COMPLETE, result=b"1")]) == [True]
 

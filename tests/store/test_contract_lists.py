@@ -7,8 +7,7 @@ import pytest
 from treadle.model.task import TaskStatus
 from treadle.store.base import Reader, Store
 
-from .making import DEPLOYMENT, NOW, claim, ids, insert, listed, read, task
-from .test_contract_records import deployment
+from .making import DEPLOYMENT, NOW, claim, deployment, ids, insert, listed, read, task
 
 
 @pytest.fixture

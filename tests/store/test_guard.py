@@ -42,7 +42,7 @@ def change_of(store: Store, step: Step) -> Change:
     if step.after is TaskStatus.RUNNING and status is not TaskStatus.RUNNING:
         number += 1
     elif status is TaskStatus.RUNNING and step.after is not TaskStatus.RUNNING:
-        attempt = Attempt(step.name, attempts, "c", TaskStatus.COMPLETE, NOW, NOW)
+        attempt = Attempt(step.name, attempts, "", TaskStatus.COMPLETE, NOW, NOW)
     after = msgspec.structs.replace(read(store, step.name), status=step.after, attempts=number)
     return Change(after, status, attempts, attempt)
 

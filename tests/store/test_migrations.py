@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import apsw
@@ -171,3 +172,46 @@ def test_an_empty_database_has_the_schema_of_an_upgraded_one(path: Path) -> None
         schemas.append(connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall())
         connection.close()
     assert schemas[0] == schemas[1]
+
+
+def test_small_rows_hold_what_large_ones_held(path: Path) -> None:
+    """A large payload stays apart, attempts that a retry followed keep their end, and of a forgotten container only the id goes."""
+    past.with_rows(7, path)
+    old = past.of_schema(7, path)
+    large = b'{"args":["%s"]}' % (b"x" * 5000)
+    old.execute("UPDATE payload SET body = ? WHERE task_seq = 1", (large,))
+    old.execute("UPDATE task SET status = 'RETRY', attempts = 1, container_id = 'forgotten' WHERE seq = 1")
+    old.execute("INSERT INTO attempt VALUES (1, 1, 'forgotten', 'FAILED', 2.0, 3.0, ?, NULL)", (past.FAILURE,))
+    old.close()
+
+    store = SqliteStore.open(path)
+    assert (store.payload(past.WAITS), store.payload(past.RUNS)) == (large, b'{"args":[2]}')
+    (ended,) = store.attempts(past.WAITS)
+    assert (ended.container_id, ended.ended_at, ended.failure and ended.failure.type) == ("", 3.0, "ValueError")
+    assert [one.container_id for one in store.attempts(past.DONE)] == [past.STOPPED] * 2
+    assert [(task.id, body) for task, body in store.waiting(past.DEPLOYMENT, 9.0, 9)] == [(past.WAITS, large)]
+    assert store.unfinished() == {past.DEPLOYMENT: (1, 1)}
+    store.close()
+    with reading(path) as connection:
+        assert list(breaches(connection)) == []
+
+
+def test_many_rows_are_brought_over_quickly(path: Path) -> None:
+    """It takes microseconds a task: a store of a million is there again within a minute."""
+    count = 20_000
+    past.with_rows(7, path)
+    old = past.of_schema(7, path)
+    seqs = range(100, 100 + count)
+    with old:
+        rows = (past.DEPLOYMENT, "COMPLETE", 1, 2.0, 3.0, past.STOPPED, None, None)
+        old.executemany(past.TASK, [(seq, f"019aab00-0000-7000-8000-{seq:012}", *rows) for seq in seqs])
+        old.executemany("INSERT INTO payload VALUES (?, ?)", [(seq, b"{}") for seq in seqs])
+        attempts = [(seq, 1, past.STOPPED, "COMPLETE", 2.0, 3.0, None, b"1") for seq in seqs]
+        old.executemany("INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?)", attempts)
+    old.close()
+
+    began = time.process_time()
+    store = SqliteStore.open(path)
+    assert (time.process_time() - began) / count < 60 / 1_000_000
+    assert store.result(f"019aab00-0000-7000-8000-{seqs[-1]:012}") == b"1"
+    store.close()

@@ -129,7 +129,12 @@ class Store(Reader, Protocol):
 
     # tasks
     def insert_tasks(self, tasks: Sequence[NewTask]) -> int:
-        """Insert tasks with their payloads, in order. Answers the `seq` of the first; the others' follow it."""
+        """Insert tasks with their payloads, in order. Answers the `seq` of the first; the others' follow it.
+
+        Raises:
+            Conflict: there is a task with such an id.
+            NotFound: the store has no such deployment or container.
+        """
         ...
 
     def waiting(self, deployment_id: str, now: float, limit: int) -> list[tuple[Task, bytes]]:

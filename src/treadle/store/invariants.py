@@ -14,6 +14,7 @@ import msgspec
 
 from treadle.model.container import ContainerStatus
 from treadle.model.task import FINAL, WAITING, DeliveryStatus, FailureKind, TaskStatus
+from treadle.store.ids import id_text
 
 
 class Invariant(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ def _listed(words: object) -> str:
 
 
 _FINAL, _WAITING = _listed(FINAL), _listed(WAITING)
-_TASK = "'task ' || task.id"
+_TASK = f"'task ' || {id_text('task.id')}"
 _KIND = "attempt.failure ->> 'kind'"
 
 
@@ -64,12 +65,12 @@ def _other_word(table: str, subject: str, words: object) -> str:
 RELATIONS = [
     Invariant("relations", question)
     for question in (
-        _names(_TASK, "task.deployment_id", "deployment.id"),
+        _names(_TASK, "task.deployment_seq", "deployment.seq"),
         _names(_TASK, "task.workspace_id", "workspace.id"),
         _names("'payload ' || payload.task_seq", "payload.task_seq", "task.seq"),
         _names("'attempt ' || attempt.number", "attempt.task_seq", "task.seq"),
-        _names("'output ' || output.id", "output.task_id", "task.id"),
-        _names("'webhook ' || delivery.id", "delivery.task_id", "task.id"),
+        _names("'output ' || output.id", "output.task_seq", "task.seq"),
+        _names("'webhook ' || delivery.id", "delivery.task_seq", "task.seq"),
         _names("'log row ' || log.seq", "log.task_seq", "task.seq", "log.task_seq IS NOT NULL"),
         _names("'log row ' || log.seq", "log.container_seq", "container.seq", "log.task_seq IS NULL"),
         _names("'container ' || container.id", "container.deployment_id", "deployment.id"),
@@ -94,7 +95,8 @@ STATES = [
     ),
     Invariant(
         "payloads",
-        f"SELECT {_TASK}, 'its payload is not there' FROM task WHERE seq NOT IN (SELECT task_seq FROM payload)",
+        f"""SELECT {_TASK}, IIF(payload IS NULL, 'its payload is not there', 'it has two payloads') FROM task
+        WHERE (payload IS NULL) <> (seq IN (SELECT task_seq FROM payload))""",
     ),
 ]
 
@@ -103,7 +105,7 @@ ATTEMPTS = [
         "attempts are counted",
         f"""SELECT {_TASK}, 'it is ' || task.status || ' after ' || task.attempts || ' attempts; '
             || COUNT(attempt.number) || ' have ended, the last as number ' || COALESCE(MAX(attempt.number), 0)
-        FROM task LEFT JOIN attempt ON attempt.task_seq = task.seq GROUP BY task.seq
+        FROM task LEFT JOIN ended_attempt AS attempt ON attempt.task_seq = task.seq GROUP BY task.seq
         HAVING COUNT(attempt.number) <> task.attempts - (task.status = 'RUNNING')
             OR COALESCE(MAX(attempt.number), 0) <> COUNT(attempt.number) OR MIN(attempt.number) < 1""",
     ),
@@ -111,7 +113,8 @@ ATTEMPTS = [
         "the last attempt decides",
         f"""SELECT {_TASK},
             'it is ' || task.status || ', its last attempt ' || COALESCE(attempt.status, 'is not there')
-        FROM task LEFT JOIN attempt ON attempt.task_seq = task.seq AND attempt.number = task.attempts
+        FROM task LEFT JOIN ended_attempt AS attempt
+            ON attempt.task_seq = task.seq AND attempt.number = task.attempts
         WHERE CASE WHEN task.status IN ('COMPLETE', 'FAILED', 'TIMEOUT') THEN attempt.status IS NOT task.status
             WHEN task.status = 'CANCELLED' THEN attempt.status NOT IN ('CANCELLED', 'FAILED')
             WHEN task.status = 'RUNNING' THEN attempt.status IS NOT NULL
@@ -126,31 +129,30 @@ ATTEMPTS = [
     ),
     Invariant(
         "results",
-        f"""SELECT {_TASK}, 'its attempt ' || attempt.number || ' is ' || attempt.status
-            || IIF(attempt.result IS NULL, ' without a result', ' with a result')
-        FROM attempt JOIN task ON task.seq = attempt.task_seq
-        WHERE (attempt.result IS NOT NULL) <> (attempt.status = 'COMPLETE')""",
+        f"""SELECT {_TASK}, 'it is ' || status || IIF(result IS NULL, ' without a result', ' with a result')
+        FROM task WHERE (result IS NOT NULL) <> (status = 'COMPLETE')""",
     ),
     Invariant(  # what is served may have had another definition when its attempts were made
         "retries are kept to",
         f"""SELECT {_TASK}, task.attempts || ' attempts with retries=' || (deployment.config ->> 'retries')
-        FROM task JOIN deployment ON deployment.id = task.deployment_id
+        FROM task JOIN deployment ON deployment.seq = task.deployment_seq
         WHERE deployment.kind <> 'serve' AND task.attempts > 1 AND task.attempts > 1
             + (deployment.config ->> 'retries') + (deployment.config ->> 'retries' > 0) * (SELECT COUNT(*)
-                FROM attempt WHERE attempt.task_seq = task.seq AND {_KIND} = '{FailureKind.INTERRUPTED}')""",
+                FROM ended_attempt AS attempt
+                WHERE attempt.task_seq = task.seq AND {_KIND} = '{FailureKind.INTERRUPTED}')""",
     ),
     Invariant(
         "a stop is not charged",
         f"""SELECT {_TASK}, 'it FAILED by an interrupted attempt with retries=' || (deployment.config ->> 'retries')
-        FROM task JOIN deployment ON deployment.id = task.deployment_id
-        JOIN attempt ON attempt.task_seq = task.seq AND attempt.number = task.attempts
+        FROM task JOIN deployment ON deployment.seq = task.deployment_seq
+        JOIN ended_attempt AS attempt ON attempt.task_seq = task.seq AND attempt.number = task.attempts
         WHERE deployment.kind <> 'serve' AND task.status = 'FAILED' AND {_KIND} = '{FailureKind.INTERRUPTED}'
             AND deployment.config ->> 'retries' > 0""",
     ),
     Invariant(
         "outputs",
         """SELECT 'output ' || output.id, 'it is of attempt ' || output.attempt || ' of ' || task.attempts
-        FROM output JOIN task ON task.id = output.task_id WHERE output.attempt NOT BETWEEN 1 AND task.attempts""",
+        FROM output JOIN task ON task.seq = output.task_seq WHERE output.attempt NOT BETWEEN 1 AND task.attempts""",
     ),
 ]
 
@@ -159,7 +161,7 @@ WEBHOOKS = [
         "one webhook for a final state",
         f"""SELECT {_TASK}, 'it is ' || task.status || IIF(task.callback_url IS NULL, ' without', ' with')
             || ' a callback_url and has ' || COUNT(delivery.id) || ' webhooks'
-        FROM task LEFT JOIN delivery ON delivery.task_id = task.id GROUP BY task.seq
+        FROM task LEFT JOIN delivery ON delivery.task_seq = task.seq GROUP BY task.seq
         HAVING COUNT(delivery.id) <> (task.status IN ({_FINAL}) AND task.callback_url IS NOT NULL)""",
     ),
     Invariant(
@@ -175,9 +177,9 @@ CONTAINERS = [
         "what runs has a place",
         f"""SELECT {_TASK}, 'it is RUNNING in ' || COALESCE('container ' || container.id || ', which is '
             || container.status || ' and of deployment ' || container.deployment_id, 'no container')
-        FROM task LEFT JOIN container ON container.id = task.container_id WHERE task.status = 'RUNNING'
-            AND (container.id IS NULL OR container.status = 'STOPPED'
-                OR container.deployment_id <> task.deployment_id)""",
+        FROM task LEFT JOIN container ON container.seq = task.container_seq WHERE task.status = 'RUNNING'
+            AND (container.id IS NULL OR container.status = 'STOPPED' OR container.deployment_id <>
+                (SELECT deployment.id FROM deployment WHERE deployment.seq = task.deployment_seq))""",
     ),
     Invariant(
         "containers",

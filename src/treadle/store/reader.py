@@ -17,6 +17,7 @@ from treadle.model.secret import Secret
 from treadle.model.task import Attempt, Delivery, Output, Task, TaskFilter
 from treadle.model.volume import Volume
 from treadle.store import rows, sql
+from treadle.store.ids import pack_id
 from treadle.store.soundness import damaged
 
 CACHED_STATEMENTS = 200  # more than there are in `sql`; lists of tasks come in several forms
@@ -65,18 +66,18 @@ class SqliteReader:
     # tasks
 
     def task(self, task_id: str) -> Task | None:
-        return self._one(rows.to_task, sql.TASK, task_id)
+        return self._one(rows.to_task, sql.TASK, pack_id(task_id))
 
     def payload(self, task_id: str) -> bytes | None:
-        body: bytes | None = self._value(sql.PAYLOAD, task_id)
+        body: bytes | None = self._value(sql.PAYLOAD, pack_id(task_id))
         return body
 
     def result(self, task_id: str) -> bytes | None:
-        body: bytes | None = self._value(sql.RESULT, task_id)
+        body: bytes | None = self._value(sql.RESULT, pack_id(task_id))
         return body
 
     def attempts(self, task_id: str) -> list[Attempt]:
-        return self._all(rows.to_attempt, sql.ATTEMPTS, task_id)
+        return self._all(rows.to_attempt, sql.ATTEMPTS, pack_id(task_id))
 
     def tasks(self, which: TaskFilter) -> list[Task]:
         statement, bound = sql.list_tasks(which)
@@ -86,13 +87,13 @@ class SqliteReader:
         return self._all(rows.to_task, sql.RUNNING_IN, container_id)
 
     def outputs(self, task_id: str) -> list[Output]:
-        return self._all(rows.to_output, sql.OUTPUTS, task_id)
+        return self._all(rows.to_output, sql.OUTPUTS, pack_id(task_id))
 
     def output(self, output_id: str) -> Output | None:
         return self._one(rows.to_output, sql.OUTPUT, output_id)
 
     def deliveries(self, task_id: str) -> list[Delivery]:
-        return self._all(rows.to_delivery, sql.DELIVERIES, task_id)
+        return self._all(rows.to_delivery, sql.DELIVERIES, pack_id(task_id))
 
     # deployments, images, sources
 
@@ -146,7 +147,7 @@ class SqliteReader:
     # logs
 
     def task_log(self, task_id: str, seq: int, limit: int) -> list[Chunk]:
-        return self._all(rows.to_chunk, sql.TASK_LOG, task_id, seq, task_id, seq, limit)
+        return self._all(rows.to_chunk, sql.TASK_LOG, pack_id(task_id), seq, task_id, seq, limit)
 
     def container_log(self, container_id: str, seq: int, limit: int) -> list[Chunk]:
         return self._all(rows.to_chunk, sql.CONTAINER_LOG, container_id, seq, limit)

@@ -10,11 +10,13 @@ from treadle.model.container import Container, ContainerStatus, Isolation, Role,
 from treadle.model.deployment import Deployment, DeploymentKind, Image, ImageSpec, QueueConfig
 from treadle.model.log import Chunk, NewChunk, unpack
 from treadle.model.secret import Secret
-from treadle.model.task import Attempt, Change, Delivery, DeliveryStatus, Failure, Output, Task, TaskStatus
+from treadle.model.task import Attempt, Change, Delivery, DeliveryStatus, Failure, NewTask, Output, Task, TaskStatus
 from treadle.model.volume import Volume
+from treadle.store.ids import pack_id, unpack_id
 
 Row = tuple[Any, ...]
 
+SMALL = 512  # bytes of a payload that stands in its task's row; a larger one would be rewritten with each change
 TASK_STATUS = {status.value: status for status in TaskStatus}  # several times faster than TaskStatus(…)
 
 _encode = msgspec.json.Encoder().encode
@@ -35,62 +37,79 @@ def _failure(text: str | None) -> Failure | None:
 def to_task(row: Row) -> Task:
     """The first fifteen columns; a query may append others."""
     return Task(
-        row[0], row[1], row[2], TASK_STATUS[row[3]], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11],
-        row[12], row[13], _failure(row[14]),
+        unpack_id(row[0]), row[1], row[2], TASK_STATUS[row[3]], row[4], row[5], row[6], row[7], row[8], row[9],
+        row[10], row[11], row[12], row[13], _failure(row[14]),
     )  # fmt: skip
 
 
-def of_task(task: Task, seq: int) -> Row:
+def of_task(new: NewTask, seq: int, deployment: int, container: int | None) -> Row:
+    """With the numbers of its deployment and container, and its payload where that is small."""
+    task = new.task
     return (
-        task.id, task.workspace_id, task.deployment_id, task.status, task.created_at, task.updated_at, task.due, seq,
-        task.attempts, task.started_at, task.ended_at, task.expires_at, task.container_id, task.callback_url,
-        failure_text(task.failure),
+        pack_id(task.id), task.workspace_id, deployment, task.status, task.created_at, task.updated_at, task.due, seq,
+        task.attempts, task.started_at, task.ended_at, task.expires_at, container, task.callback_url,
+        failure_text(task.failure), new.payload if len(new.payload) <= SMALL else None,
     )  # fmt: skip
 
 
-def of_change(change: Change, seq: int) -> Row:
+def of_change(change: Change, seq: int, container: int | None) -> Row:
     """What a change writes to the task's row, then its guard."""
     task = change.task
     return (
         task.status, task.updated_at, task.due, task.attempts, task.started_at, task.ended_at, task.expires_at,
-        task.container_id, failure_text(task.failure), seq, task.id, change.expected, change.expected_attempts,
+        container, failure_text(task.failure), change.result, seq, pack_id(task.id), change.expected,
+        change.expected_attempts,
     )  # fmt: skip
 
 
 def to_attempt(row: Row) -> Attempt:
-    return Attempt(row[0], row[1], row[2], TASK_STATUS[row[3]], row[4], row[5], _failure(row[6]))
+    return Attempt(unpack_id(row[0]), row[1], row[2], TASK_STATUS[row[3]], row[4], row[5], _failure(row[6]))
 
 
-def of_attempt(attempt: Attempt, task_seq: int, result: bytes | None) -> Row:
+def of_attempt(attempt: Attempt, task_seq: int, container: int | None) -> Row:
     return (
-        task_seq, attempt.number, attempt.container_id, attempt.status, attempt.started_at, attempt.ended_at,
-        failure_text(attempt.failure), result,
+        task_seq, attempt.number, container, attempt.status, attempt.started_at, attempt.ended_at,
+        failure_text(attempt.failure),
     )  # fmt: skip
 
 
+def told_by_task(attempt: Attempt, task: Task) -> bool:
+    """Whether the row of the task says all about this attempt, so that it needs none of its own."""
+    return (
+        attempt.number == task.attempts
+        and attempt.status is task.status
+        and attempt.container_id == task.container_id
+        and attempt.started_at == task.started_at
+        and attempt.ended_at == task.ended_at
+        and attempt.failure == task.failure
+    )
+
+
 def to_output(row: Row) -> Output:
-    return Output(*row)
+    return Output(row[0], unpack_id(row[1]), *row[2:])
 
 
 def of_output(output: Output) -> Row:
-    return msgspec.structs.astuple(output)
+    row = msgspec.structs.astuple(output)
+    return (row[0], pack_id(output.task_id), *row[2:])
 
 
 def to_delivery(row: Row) -> Delivery:
     return Delivery(
-        row[0], row[1], row[2], DeliveryStatus(row[3]), row[4], row[5], row[6], row[7], row[8], row[9]
+        row[0], unpack_id(row[1]), row[2], DeliveryStatus(row[3]), row[4], row[5], row[6], row[7], row[8], row[9]
     )  # fmt: skip
 
 
 def of_delivery(delivery: Delivery) -> Row:
-    return msgspec.structs.astuple(delivery)
+    """What changes in a delivery, then its id."""
+    row = msgspec.structs.astuple(delivery)
+    return (*row[2:], row[0])
 
 
-def first_delivery(task: Task, url: str) -> Row:
+def first_delivery(task: Task, seq: int, url: str) -> Row:
     """The webhook of a final state, due at once."""
-    return of_delivery(
-        Delivery(f"msg_{task.id}", task.id, url, DeliveryStatus.PENDING, task.updated_at, task.updated_at)
-    )
+    due = task.updated_at
+    return (f"msg_{task.id}", seq, url, DeliveryStatus.PENDING, due, due, 0, None, "", None)
 
 
 def to_deployment(row: Row) -> Deployment:
@@ -128,7 +147,7 @@ def of_container(container: Container) -> Row:
 
 
 def to_chunk(row: Row) -> Chunk:
-    return Chunk(row[0], row[1] or "", row[2], row[3] or "", unpack(row[4]))
+    return Chunk(row[0], unpack_id(row[1] or ""), row[2], row[3] or "", unpack(row[4]))
 
 
 def of_chunk(chunk: NewChunk, seq: int) -> Row:

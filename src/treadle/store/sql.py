@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from treadle.model import task as words
 from treadle.model.task import TaskFilter, TaskStatus
+from treadle.store.ids import pack_id
 
 # transactions
 
@@ -18,80 +19,106 @@ UNDO = "ROLLBACK TO SAVEPOINT verb"
 
 # tasks
 
-_TASK = """task.id, task.workspace_id, task.deployment_id, task.status, task.created_at, task.updated_at, task.due,
-    task.seq, task.attempts, task.started_at, task.ended_at, task.expires_at, task.container_id, task.callback_url,
+_DEPLOYMENT_ID = "(SELECT deployment.id FROM deployment WHERE deployment.seq = task.deployment_seq)"
+_COLUMNS = """task.status, task.created_at, task.updated_at, task.due, task.seq, task.attempts, task.started_at,
+    task.ended_at, task.expires_at,
+    COALESCE((SELECT container.id FROM container WHERE container.seq = task.container_seq), ''), task.callback_url,
     task.failure"""
-_WAITING = "task.status IN ('PENDING', 'RETRY')"  # in these words, so that the partial indexes are used
-_RUNNING = "task.status = 'RUNNING'"
+_TASK = f"task.id, task.workspace_id, {_DEPLOYMENT_ID}, {_COLUMNS}"
+_WAITING = "task.status IN ('PENDING', 'RETRY')"
+_RUNNING = "task.status = 'RUNNING'"  # this, and the statuses one by one, in the words of the partial indexes
 _UNHAPPY = "task.status IN ('FAILED', 'CANCELLED', 'TIMEOUT', 'EXPIRED')"
+_HOME = "deployment_seq = (SELECT seq FROM deployment WHERE id = ?1)"
+_BODY = "COALESCE(task.payload, (SELECT payload.body FROM payload WHERE payload.task_seq = task.seq))"
 
 LAST_SEQ = "SELECT COALESCE(MAX(seq), 0) FROM task"
 SEQ = "SELECT seq FROM task WHERE id = ?"
-INSERT_TASK = """INSERT INTO task (id, workspace_id, deployment_id, status, created_at, updated_at, due, seq,
-    attempts, started_at, ended_at, expires_at, container_id, callback_url, failure)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+DEPLOYMENT_SEQ = "SELECT seq FROM deployment WHERE id = ?"
+CONTAINER_SEQ = "SELECT seq FROM container WHERE id = ?"
+INSERT_TASK = """INSERT INTO task (id, workspace_id, deployment_seq, status, created_at, updated_at, due, seq,
+    attempts, started_at, ended_at, expires_at, container_seq, callback_url, failure, payload)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 INSERT_PAYLOAD = "INSERT INTO payload (task_seq, body) VALUES (?, ?)"
 CHANGE_TASK = """UPDATE task SET status = ?, updated_at = ?, due = ?, attempts = ?, started_at = ?, ended_at = ?,
-    expires_at = ?, container_id = ?, failure = ? WHERE seq = ? AND id = ? AND status = ? AND attempts = ?"""
+    expires_at = ?, container_seq = ?, failure = ?, result = ?
+    WHERE seq = ? AND id = ? AND status = ? AND attempts = ?"""
 
 TASK = f"SELECT {_TASK} FROM task WHERE task.id = ?"
-PAYLOAD = "SELECT payload.body FROM payload JOIN task ON task.seq = payload.task_seq WHERE task.id = ?"
-RESULT = """SELECT attempt.result FROM task
-    JOIN attempt ON attempt.task_seq = task.seq AND attempt.number = task.attempts
-    WHERE task.id = ? AND task.status = 'COMPLETE'"""
-_DUE = f"""{_WAITING} AND task.deployment_id = ? AND task.due <= ?
-    AND (task.expires_at IS NULL OR task.expires_at > ?) ORDER BY task.due, task.seq"""
-WAITING = f"""SELECT {_TASK}, payload.body FROM task JOIN payload ON payload.task_seq = task.seq
-    WHERE {_DUE} LIMIT ?"""
-WAITING_AT = f"SELECT task.id FROM task WHERE {_DUE} LIMIT 1 OFFSET ?"
-NEXT_DUE = f"SELECT MIN(task.due) FROM task WHERE {_WAITING} AND task.deployment_id = ?"
-RUNNING_IN = f"SELECT {_TASK} FROM task WHERE {_RUNNING} AND task.container_id = ? ORDER BY task.seq"
+PAYLOAD = f"SELECT {_BODY} FROM task WHERE task.id = ?"
+RESULT = "SELECT task.result FROM task WHERE task.id = ? AND task.status = 'COMPLETE'"
+
+
+def _in_line(columns: str) -> str:
+    """What may be claimed of a deployment (?1) now (?2), in order: two indexes, each in order, are merged."""
+    pending, retrying = (
+        f"""SELECT {columns}, task.due AS line, task.seq AS place FROM task WHERE task.status = '{status}'
+        AND task.{_HOME} AND task.due <= ?2 AND (task.expires_at IS NULL OR task.expires_at > ?2)"""
+        for status in (TaskStatus.PENDING, TaskStatus.RETRY)
+    )
+    return f"{pending} UNION ALL {retrying} ORDER BY line, place"
+
+
+WAITING = f"{_in_line(f'task.id, task.workspace_id, ?1, {_COLUMNS}, {_BODY}')} LIMIT ?3"
+WAITING_AT = f"{_in_line('task.id')} LIMIT 1 OFFSET ?3"
+NEXT_DUE = f"""SELECT MIN(due) FROM (SELECT MIN(due) AS due FROM task WHERE status = 'PENDING' AND {_HOME}
+    UNION ALL SELECT MIN(due) FROM task WHERE status = 'RETRY' AND {_HOME})"""
+RUNNING_IN = f"""SELECT {_TASK} FROM task WHERE {_RUNNING}
+    AND task.container_seq = (SELECT seq FROM container WHERE id = ?) ORDER BY task.seq"""
 EXPIRED = f"""SELECT {_TASK} FROM task WHERE {_WAITING} AND task.expires_at <= ?
     ORDER BY task.expires_at LIMIT ?"""
-COUNT_WAITING = f"SELECT task.deployment_id, COUNT(*) FROM task WHERE {_WAITING} GROUP BY task.deployment_id"
-COUNT_RUNNING = f"""SELECT task.deployment_id, COUNT(*) FROM task INDEXED BY task_running WHERE {_RUNNING}
-    GROUP BY task.deployment_id"""
+COUNT_WAITING = """SELECT deployment.id, COUNT(*) FROM (
+    SELECT deployment_seq AS home FROM task INDEXED BY task_pending WHERE status = 'PENDING'
+    UNION ALL SELECT deployment_seq FROM task INDEXED BY task_retrying WHERE status = 'RETRY')
+    JOIN deployment ON deployment.seq = home GROUP BY home"""
+COUNT_RUNNING = """SELECT deployment.id, COUNT(*) FROM task INDEXED BY task_running
+    JOIN deployment ON deployment.seq = task.deployment_seq WHERE task.status = 'RUNNING' GROUP BY deployment.seq"""
 
 ENDED = """SELECT seq, id, created_at, ended_at IS NOT NULL AND ended_at < ? AND NOT EXISTS (
-    SELECT 1 FROM delivery WHERE delivery.task_id = task.id AND delivery.status = 'PENDING')
+    SELECT 1 FROM delivery WHERE delivery.task_seq = task.seq AND delivery.status = 'PENDING')
     FROM task WHERE seq > ? ORDER BY seq LIMIT ?"""
-FORGET_TASK = (
-    "DELETE FROM delivery WHERE task_id = (SELECT id FROM task WHERE seq = ?)",
-    "DELETE FROM output WHERE task_id = (SELECT id FROM task WHERE seq = ?)",
-    "DELETE FROM payload WHERE task_seq = ?",
-    "DELETE FROM attempt WHERE task_seq = ?",
-    "DELETE FROM log WHERE task_seq = ?",
-    "DELETE FROM task WHERE seq = ?",
-)
+FORGET_TASK = tuple(
+    f"DELETE FROM {table} WHERE {column} BETWEEN ? AND ?"
+    for table, column in (
+        ("delivery", "task_seq"), ("output", "task_seq"), ("payload", "task_seq"), ("attempt", "task_seq"),
+        ("log", "task_seq"), ("task", "seq"),
+    )
+)  # fmt: skip
 
 # attempts
 
-INSERT_ATTEMPT = """INSERT INTO attempt (task_seq, number, container_id, status, started_at, ended_at, failure,
-    result) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
-ATTEMPTS = """SELECT task.id, attempt.number, attempt.container_id, attempt.status, attempt.started_at,
-    attempt.ended_at, attempt.failure FROM attempt JOIN task ON task.seq = attempt.task_seq WHERE task.id = ?1
-    UNION ALL SELECT task.id, task.attempts, task.container_id, task.status, task.started_at, NULL, NULL
-    FROM task WHERE task.id = ?1 AND task.status = 'RUNNING'
+INSERT_ATTEMPT = """INSERT INTO attempt (task_seq, number, container_seq, status, started_at, ended_at, failure)
+    VALUES (?, ?, ?, ?, ?, ?, ?)"""
+ATTEMPTS = """SELECT ?1, number, COALESCE(container.id, ''), attempt.status, attempt.started_at, attempt.ended_at,
+    attempt.failure FROM ended_attempt AS attempt LEFT JOIN container ON container.seq = attempt.container_seq
+    WHERE attempt.task_seq = (SELECT seq FROM task WHERE id = ?1)
+    UNION ALL SELECT ?1, task.attempts, COALESCE(container.id, ''), task.status, task.started_at, NULL, NULL
+    FROM task LEFT JOIN container ON container.seq = task.container_seq WHERE task.id = ?1 AND task.status = 'RUNNING'
     ORDER BY 2"""
 
 # outputs
 
-_OUTPUT = "id, task_id, attempt, name, size, created_at, key"
+_OUTPUT = "output.id, task.id, output.attempt, output.name, output.size, output.created_at, output.key"
+_OUTPUT_OF = "FROM output JOIN task ON task.seq = output.task_seq"
 
-INSERT_OUTPUT = f"""INSERT INTO output ({_OUTPUT}) SELECT ?, ?, ?, ?, ?, ?, ?
-    WHERE EXISTS (SELECT 1 FROM task WHERE id = ? AND status = 'RUNNING' AND attempts = ?)"""
-OUTPUTS = f"SELECT {_OUTPUT} FROM output WHERE task_id = ? ORDER BY seq"
-OUTPUT = f"SELECT {_OUTPUT} FROM output WHERE id = ?"
+INSERT_OUTPUT = """INSERT INTO output (id, task_seq, attempt, name, size, created_at, key)
+    SELECT ?1, task.seq, ?3, ?4, ?5, ?6, ?7 FROM task
+    WHERE task.id = ?2 AND task.status = 'RUNNING' AND task.attempts = ?3"""
+OUTPUTS = f"SELECT {_OUTPUT} {_OUTPUT_OF} WHERE task.id = ? ORDER BY output.seq"
+OUTPUT = f"SELECT {_OUTPUT} {_OUTPUT_OF} WHERE output.id = ?"
 
 # deliveries
 
-_DELIVERY = "id, task_id, url, status, due, created_at, tries, last_status, last_error, delivered_at"
+_DELIVERY = """delivery.id, task.id, delivery.url, delivery.status, delivery.due, delivery.created_at, delivery.tries,
+    delivery.last_status, delivery.last_error, delivery.delivered_at"""
+_DELIVERY_OF = "FROM delivery JOIN task ON task.seq = delivery.task_seq"
 
-INSERT_DELIVERY = f"INSERT INTO delivery ({_DELIVERY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-UPDATE_DELIVERY = """UPDATE delivery SET task_id = ?, url = ?, status = ?, due = ?, created_at = ?, tries = ?,
-    last_status = ?, last_error = ?, delivered_at = ? WHERE id = ?"""
-DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE task_id = ? ORDER BY created_at, id"
-DUE_DELIVERIES = f"SELECT {_DELIVERY} FROM delivery WHERE status = 'PENDING' AND due <= ? ORDER BY due, id LIMIT ?"
+INSERT_DELIVERY = """INSERT INTO delivery (id, task_seq, url, status, due, created_at, tries, last_status, last_error,
+    delivered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+UPDATE_DELIVERY = """UPDATE delivery SET url = ?, status = ?, due = ?, created_at = ?, tries = ?, last_status = ?,
+    last_error = ?, delivered_at = ? WHERE id = ?"""
+DELIVERIES = f"SELECT {_DELIVERY} {_DELIVERY_OF} WHERE task.id = ? ORDER BY delivery.created_at, delivery.id"
+DUE_DELIVERIES = f"""SELECT {_DELIVERY} {_DELIVERY_OF} WHERE delivery.status = 'PENDING' AND delivery.due <= ?
+    ORDER BY delivery.due, delivery.id LIMIT ?"""
 
 # deployments, images, sources
 
@@ -99,7 +126,8 @@ _DEPLOYMENT = """id, workspace_id, kind, name, version, config, source_id, image
     updated_at, deleted_at"""
 _NAMED = "workspace_id = ? AND name <> '' AND deleted_at IS NULL"
 
-INSERT_DEPLOYMENT = f"INSERT INTO deployment ({_DEPLOYMENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_DEPLOYMENT = f"""INSERT INTO deployment ({_DEPLOYMENT}, seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    (SELECT COALESCE(MAX(seq), 0) + 1 FROM deployment))"""
 SWITCH_DEPLOYMENT = "UPDATE deployment SET active = ?, updated_at = ?, deleted_at = ? WHERE id = ?"
 REWRITE_SERVED = """UPDATE deployment SET config = ?, source_id = ?, image_id = ?, updated_at = ?
     WHERE id = ? AND kind = 'serve'"""
@@ -145,7 +173,9 @@ UPDATE_CONTAINER = """UPDATE container SET workspace_id = ?, deployment_id = ?, 
     for_task = ?, isolation = ?, gpus = ?, stop_by = ? WHERE id = ?"""
 CONTAINER = f"SELECT {_CONTAINER} FROM container WHERE id = ?"
 CONTAINER_BY_TOKEN = f"SELECT {_CONTAINER} FROM container WHERE token_hash = ?"
-_OLD_CONTAINERS = "FROM container WHERE status = 'STOPPED' AND ended_at < ? ORDER BY created_at LIMIT ?"
+# The newest stays, so that no number is given twice: rows of tasks have it.
+_OLD_CONTAINERS = """FROM container WHERE status = 'STOPPED' AND ended_at < ?
+    AND seq < (SELECT MAX(seq) FROM container) ORDER BY created_at LIMIT ?"""
 FORGET_CONTAINERS = (
     f"DELETE FROM log WHERE task_seq IS NULL AND container_seq IN (SELECT seq {_OLD_CONTAINERS})",
     f"DELETE FROM container WHERE id IN (SELECT id {_OLD_CONTAINERS})",
@@ -218,61 +248,97 @@ VOLUME = f"SELECT {_VOLUME} FROM volume WHERE workspace_id = ? AND name = ?"
 VOLUMES = f"SELECT {_VOLUME} FROM volume WHERE workspace_id = ? ORDER BY name"
 
 
-def list_tasks(which: TaskFilter) -> tuple[str, tuple[str | int | float, ...]]:
+Bound = str | bytes | int | float
+
+
+class _Where:
+    """Conditions and their values, in order."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.bound: list[Bound] = []
+
+    def add(self, condition: str, *values: Bound) -> None:
+        self.parts.append(condition)
+        self.bound += values
+
+    def __str__(self) -> str:
+        return " AND ".join(self.parts)
+
+
+def list_tasks(which: TaskFilter) -> tuple[str, tuple[Bound, ...]]:
     """The statement of a filter and its parameters: fixed fragments, every value bound."""
-    names_in = "task.deployment_id IN (SELECT id FROM deployment WHERE workspace_id = ? AND name <> '' AND name IN"
-    bounds: tuple[tuple[str, str | int | float | None], ...] = (
+    where = _Where()
+    order = "task.seq"
+    if which.task_ids:
+        order = "+task.seq"  # off this index: named tasks are few, whatever their order
+        where.add(f"task.id IN ({_marks(which.task_ids)})", *map(pack_id, which.task_ids))
+        _in_bounds(where, which, "+task.workspace_id = ?")
+    elif which.statuses and set(which.statuses) <= _BY_STATUS.keys():
+        _newest_by_status(where, which)
+    else:
+        _in_bounds(where, which, "task.workspace_id = ?")
+    if which.statuses:
+        where.add(f"task.status IN ({_marks(which.statuses)})", *which.statuses)
+    return f"SELECT {_TASK} FROM task WHERE {where} ORDER BY {order} DESC LIMIT ?", (*where.bound, which.limit)
+
+
+def _in_bounds(where: _Where, which: TaskFilter, of_workspace: str) -> None:
+    """All that a filter asks for but status and id.
+
+    A plus keeps the planner off an index that would have it sort all rows of several deployments.
+    """
+    where.add(of_workspace, which.workspace_id)
+    for condition, value in (
         ("task.created_at >= ?", which.created_from),
         ("task.created_at <= ?", which.created_to),
         ("task.seq < ?", which.before_seq),
-    )
-    sets: tuple[tuple[str, tuple[str, ...]], ...] = (
-        ("task.status IN", which.statuses),
-        ("task.id IN", which.task_ids),
-        ("task.deployment_id IN", which.deployment_ids),
-        ("task.container_id IN", which.container_ids),
-    )
-    # The plus keeps the planner off an index: with one deployment its own has the rows in order, and named tasks are
-    # few, whatever their order.
-    named = bool(which.task_ids)
-    where = ["+task.workspace_id = ?" if named or len(which.deployment_ids) == 1 else "task.workspace_id = ?"]
-    bound: list[str | int | float] = [which.workspace_id]
-    for fragment, value in bounds:
+    ):
         if value is not None:
-            where.append(fragment)
-            bound.append(value)
-    for fragment, members in sets:
-        if members:
-            where.append(f"{fragment} ({_marks(members)})")
-            bound.extend(members)
-    leading, bound_there = _by_index(which)
-    where += leading
-    bound += bound_there
+            where.add(condition, value)
+    if len(which.deployment_ids) == 1:  # its index has the rows in order
+        where.add("task.deployment_seq = (SELECT seq FROM deployment WHERE id = ?)", *which.deployment_ids)
+    elif which.deployment_ids:
+        among = f"SELECT seq FROM deployment WHERE id IN ({_marks(which.deployment_ids)})"
+        where.add(f"+task.deployment_seq IN ({among})", *which.deployment_ids)
     if which.names:
-        where.append(f"{names_in} ({_marks(which.names)}))")
-        bound.extend((which.workspace_id, *which.names))
-    bound.append(which.limit)
-    order = "+task.seq" if named else "task.seq"
-    return f"SELECT {_TASK} FROM task WHERE {' AND '.join(where)} ORDER BY {order} DESC LIMIT ?", tuple(bound)
+        named = f"workspace_id = ? AND name <> '' AND name IN ({_marks(which.names)})"
+        where.add(
+            f"+task.deployment_seq IN (SELECT seq FROM deployment WHERE {named})", which.workspace_id, *which.names
+        )
+    if which.container_ids:
+        marks = _marks(which.container_ids)
+        where.add(f"task.container_seq IN (SELECT seq FROM container WHERE id IN ({marks}))", *which.container_ids)
 
 
-def _by_index(which: TaskFilter) -> tuple[list[str], list[str]]:
-    """What leads to few rows by a partial index, where the order of the list would lead through all; its values."""
-    statuses = frozenset(which.statuses)
-    if not statuses or which.task_ids:
-        return [], []
-    if statuses <= words.FINAL - {TaskStatus.COMPLETE}:
-        return [_UNHAPPY], []
-    if statuses <= words.WAITING | {TaskStatus.RUNNING}:
-        homes = which.deployment_ids
-        there = f" AND task.deployment_id IN ({_marks(homes)})" if homes else ""
-        parts = []
-        if statuses & words.WAITING:
-            parts.append(f"SELECT seq FROM task INDEXED BY task_waiting WHERE {_WAITING}{there}")
-        if TaskStatus.RUNNING in statuses:
-            parts.append(f"SELECT seq FROM task INDEXED BY task_running WHERE {_RUNNING}{there}")
-        return [f"task.seq IN ({' UNION ALL '.join(parts)})"], [*homes] * len(parts)
-    return [], []
+_BY_STATUS = {  # the index that has all tasks of a status, and the words that lead to it
+    TaskStatus.PENDING: ("task_pending", "task.status = 'PENDING'"),
+    TaskStatus.RETRY: ("task_retrying", "task.status = 'RETRY'"),
+    TaskStatus.RUNNING: ("task_running", _RUNNING),
+} | {
+    status: ("task_unhappy", f"{_UNHAPPY} AND task.status = '{status.value}'")
+    for status in words.FINAL - {TaskStatus.COMPLETE}
+}
+# What the index itself tells, so that no row is read of the many that are not among the newest.
+_OF_WORKSPACE = "+task.deployment_seq IN (SELECT seq FROM deployment WHERE workspace_id = ?)"
+
+
+def _newest_by_status(where: _Where, which: TaskFilter) -> None:
+    """The newest rows that fit, of each status by its own index: in the order of the list they may lie far apart.
+
+    Not for COMPLETE, which nearly all tasks are.
+    """
+    parts: list[str] = []
+    bound: list[Bound] = []
+    for status in dict.fromkeys(which.statuses):
+        index, words_of_index = _BY_STATUS[status]
+        found = _Where()
+        found.add(words_of_index)
+        _in_bounds(found, which, _OF_WORKSPACE if status in words.WAITING else "task.workspace_id = ?")
+        newest = f"SELECT seq FROM task INDEXED BY {index} WHERE {found} ORDER BY seq DESC LIMIT ?"
+        parts.append(f"SELECT seq FROM ({newest})")
+        bound += [*found.bound, which.limit]
+    where.add(f"task.seq IN ({' UNION ALL '.join(parts)})", *bound)
 
 
 def _marks(members: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import apsw
@@ -17,6 +18,7 @@ from treadle.model.secret import Secret
 from treadle.model.task import Change, Delivery, NewTask, Output, Task
 from treadle.model.volume import Volume
 from treadle.store import rows, sql
+from treadle.store.ids import Numbers, pack_id, unpack_id
 from treadle.store.reader import BUSY_MILLISECONDS, CACHED_STATEMENTS, SqliteReader
 from treadle.store.schema import Tell, forget_older_copies, migrate
 from treadle.store.soundness import check_at_start, damaged
@@ -28,6 +30,8 @@ class SqliteStore(SqliteReader):
     def __init__(self, connection: apsw.Connection, path: Path) -> None:
         super().__init__(connection)
         self._path = path
+        self._deployments = Numbers(lambda key: self._value(sql.DEPLOYMENT_SEQ, key), "deployment")
+        self._containers = Numbers(lambda key: self._value(sql.CONTAINER_SEQ, key), "container")
         self._last_seq: int = self._value(sql.LAST_SEQ)
         self._last_container_seq: int = self._value(sql.LAST_CONTAINER_SEQ)
         self._last_log_seq: int = self._value(sql.LAST_LOG_SEQ)
@@ -94,6 +98,8 @@ class SqliteStore(SqliteReader):
         self._cursor.execute(sql.RELEASE)
 
     def _back(self, *statements: str) -> None:
+        self._deployments.forget()  # what had the numbers may not be there any more
+        self._containers.forget()
         if self._connection.in_transaction:  # a full disk, say, has rolled it back already
             for statement in statements:
                 self._cursor.execute(statement)
@@ -119,16 +125,22 @@ class SqliteStore(SqliteReader):
     def insert_tasks(self, tasks: Sequence[NewTask]) -> int:
         first = self._last_seq + 1
         self._last_seq += len(tasks)  # a rollback leaves a gap, which harms nobody
-        self._write(sql.INSERT_TASK, [rows.of_task(new.task, seq) for seq, new in enumerate(tasks, first)])
-        self._write(sql.INSERT_PAYLOAD, [(seq, new.payload) for seq, new in enumerate(tasks, first)])
+        deployment, container = self._deployments.seq, self._containers.seq
+        made = [
+            rows.of_task(new, seq, deployment(new.task.deployment_id), container(new.task.container_id))
+            for seq, new in enumerate(tasks, first)
+        ]
+        self._write(sql.INSERT_TASK, made)
+        large = [(seq, new.payload) for seq, new in enumerate(tasks, first) if len(new.payload) > rows.SMALL]
+        if large:
+            self._write(sql.INSERT_PAYLOAD, large)
         return first
 
     def waiting(self, deployment_id: str, now: float, limit: int) -> list[tuple[Task, bytes]]:
-        return self._all(_with_payload, sql.WAITING, deployment_id, now, now, limit)
+        return self._all(_with_payload, sql.WAITING, deployment_id, now, limit)
 
     def waiting_at(self, deployment_id: str, now: float, place: int) -> str:
-        found: str | None = self._value(sql.WAITING_AT, deployment_id, now, now, place)
-        return found or ""
+        return unpack_id(self._value(sql.WAITING_AT, deployment_id, now, place) or "")
 
     def next_due(self, deployment_id: str) -> float | None:
         due: float | None = self._value(sql.NEXT_DUE, deployment_id)
@@ -136,19 +148,20 @@ class SqliteStore(SqliteReader):
 
     def commit(self, changes: Sequence[Change]) -> list[bool]:
         self._check_transaction()
-        execute, changes_made = self._cursor.execute, self._connection.changes
+        execute, changes_made, container = self._cursor.execute, self._connection.changes, self._containers.seq
         written: list[bool] = []
         attempts: list[rows.Row] = []
         deliveries: list[rows.Row] = []
         for change in changes:
             task = change.task
             seq = task.seq or self._seq(task.id)
-            execute(sql.CHANGE_TASK, rows.of_change(change, seq))
+            execute(sql.CHANGE_TASK, rows.of_change(change, seq, container(task.container_id)))
             written.append(changes_made() == 1)
-            if written[-1] and change.attempt is not None:
-                attempts.append(rows.of_attempt(change.attempt, seq, change.result))
+            attempt = change.attempt
+            if written[-1] and attempt is not None and not rows.told_by_task(attempt, task):
+                attempts.append(rows.of_attempt(attempt, seq, container(attempt.container_id)))
             if written[-1] and change.notify and task.callback_url:
-                deliveries.append(rows.first_delivery(task, task.callback_url))
+                deliveries.append(rows.first_delivery(task, seq, task.callback_url))
         if attempts:
             self._write(sql.INSERT_ATTEMPT, attempts)
         if deliveries:
@@ -157,7 +170,7 @@ class SqliteStore(SqliteReader):
 
     def _seq(self, task_id: str) -> int:
         """For a task that its caller has not read back since it was inserted; 0, which no task has, if unknown."""
-        seq: int | None = self._value(sql.SEQ, task_id)
+        seq: int | None = self._value(sql.SEQ, pack_id(task_id))
         return seq or 0
 
     def expired(self, now: float, limit: int) -> list[Task]:
@@ -167,11 +180,12 @@ class SqliteStore(SqliteReader):
         found = self._all(tuple, sql.ENDED, before, after_seq, limit)
         old = [row for row in found if row[2] < before]  # none ends before it was made, and seq is the order of that
         whole = len(old) == limit
-        return [(seq, task_id) for seq, task_id, _, ended in old if ended], old[-1][0] if whole else None
+        return [(seq, unpack_id(task_id)) for seq, task_id, _, ended in old if ended], old[-1][0] if whole else None
 
     def forget_tasks(self, seqs: Sequence[int]) -> None:
+        ranges = list(_ranges(seqs))
         for statement in sql.FORGET_TASK:
-            self._write(statement, [(seq,) for seq in seqs])
+            self._write(statement, ranges)
 
     def unfinished(self) -> dict[str, tuple[int, int]]:
         waiting = dict(self._all(_pair, sql.COUNT_WAITING))
@@ -209,6 +223,7 @@ class SqliteStore(SqliteReader):
         self._write(sql.UPDATE_CONTAINER, [(*row[1:], container.id)])
 
     def forget_containers(self, before: float, limit: int) -> None:
+        self._containers.forget()
         for statement in sql.FORGET_CONTAINERS:
             self._write(statement, [(before, limit)])
 
@@ -235,15 +250,14 @@ class SqliteStore(SqliteReader):
     # outputs, deliveries
 
     def insert_output(self, output: Output) -> bool:
-        self._write(sql.INSERT_OUTPUT, [(*rows.of_output(output), output.task_id, output.attempt)])
+        self._write(sql.INSERT_OUTPUT, [rows.of_output(output)])
         return self._connection.changes() == 1
 
     def due_deliveries(self, now: float, limit: int) -> list[Delivery]:
         return self._all(rows.to_delivery, sql.DUE_DELIVERIES, now, limit)
 
     def update_delivery(self, delivery: Delivery) -> None:
-        row = rows.of_delivery(delivery)
-        self._write(sql.UPDATE_DELIVERY, [(*row[1:], delivery.id)])
+        self._write(sql.UPDATE_DELIVERY, [rows.of_delivery(delivery)])
 
     # workspaces, tokens
 
@@ -287,6 +301,13 @@ def _configure(connection: apsw.Connection) -> None:
     connection.pragma("synchronous", "full")
     connection.pragma("fullfsync", True)  # macOS: fsync alone leaves the bytes in the drive's cache
     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)  # nothing torn is left behind what comes now
+
+
+def _ranges(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each row of numbers that follow each other."""
+    for _, run in groupby(enumerate(sorted(seqs)), lambda place: place[1] - place[0]):
+        members = [seq for _, seq in run]
+        yield members[0], members[-1]
 
 
 def _with_payload(row: rows.Row) -> tuple[Task, bytes]:
