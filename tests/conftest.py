@@ -1,4 +1,7 @@
-"""Holds the tests to their markers: what starts a process is marked `process` or `e2e`, so that `make unit` is quick."""
+"""Holds the tests to their markers: what starts a process is marked `process` or `e2e`, so that `make unit` is quick.
+
+Hypothesis is given no deadlines: how long an example takes on a busy machine says nothing about the code.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
 MARKERS = ("process", "e2e")
+
+settings.register_profile("treadle", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("treadle")
 
 _unit: list[str] = []  # the test that is running, if it may start no process
 

@@ -20,7 +20,7 @@ BAD_KEYS = [
     "", "/", "/etc/passwd", "a//b", "a/", "..", "../a", "a/../b", "a/./b", ".", "a b", "a\n", "a\0b", "a\\b", "é",
     "~", "a:b", "%2e%2e/a", "a" * 256, "/".join(["a" * 200] * 6), ".incoming/a", ".incoming",
 ]  # fmt: skip
-any_input = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+any_input = settings(suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture], max_examples=50)
 
 
 @pytest.fixture(params=FACTORIES)

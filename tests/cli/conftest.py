@@ -11,7 +11,7 @@ import pytest
 
 from sdk.peer import TOKEN, Peer
 from treadle.cli import main
-from treadle.cli.load import ALIASES
+from treadle.sdk.load import ALIASES
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]

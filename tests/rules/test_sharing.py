@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle.model.deployment import QueueConfig
@@ -247,7 +247,6 @@ def test_where_places_are_too_few_all_have_their_turns(places: int, deployments:
     assert max(world.had.values()) - min(world.had.values()) <= 2
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 12),
     st.lists(st.tuples(st.integers(1, 12), st.sampled_from([50, 100, 200, 300])), min_size=1, max_size=4),

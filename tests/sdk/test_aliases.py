@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import treadle
-from treadle.cli.load import ALIASES
+from treadle.sdk.load import ALIASES
 
 pytestmark = pytest.mark.process
 

@@ -50,7 +50,7 @@ trees = trees.map(
 
 
 @given(trees)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_tree_is_packed_whole_and_the_same_each_time(tree: dict[str, bytes]) -> None:
     """Whatever the names and contents: unpacking gives the tree back, and the id depends on nothing else."""
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
@@ -124,7 +124,7 @@ patterns = st.sampled_from(
 
 @pytest.mark.process
 @given(st.lists(patterns, max_size=4), st.lists(patterns, max_size=3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_rules_mean_what_they_mean_to_git(top: list[str], nested: list[str]) -> None:
     """For any rules, in the root and in a folder, the same files are left as by git itself."""
     with tempfile.TemporaryDirectory() as folder:

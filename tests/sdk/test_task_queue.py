@@ -327,3 +327,15 @@ def test_importing_treadle_loads_nothing_heavy() -> None:
 def test_every_public_name_loads() -> None:
     """Each name in `treadle.__all__` is there."""
     assert [name for name in treadle.__all__ if getattr(treadle, name, None) is None] == []
+
+
+def test_serve_does_nothing_on_import_and_is_refused_in_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script may call it at its end, though Treadle imports that script to serve it; a container has nobody to save."""
+    queue = task_queue(double)
+    with pytest.raises(InvalidOption, match=r"url_type='host' is not allowed"):
+        queue.serve(url_type="host")
+    monkeypatch.setenv("CONTAINER_ID", "c1")
+    with pytest.raises(InvalidOption, match=r"A container cannot serve its source"):
+        queue.serve()
+    monkeypatch.setenv("TREADLE_IMPORTING_USER_CODE", "true")
+    queue.serve()

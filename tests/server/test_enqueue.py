@@ -123,7 +123,7 @@ def test_a_draining_server_takes_nothing(server: Inside) -> None:
     assert server.request("GET", "/health").json()["status"] == "draining"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=80), st.text(alphabet="abc=&%0123+;é", max_size=20))
 def test_no_bytes_make_the_server_fail(shared: Inside, body: bytes, query: str) -> None:
     """Taken or refused."""

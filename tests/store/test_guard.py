@@ -69,7 +69,7 @@ def seen(store: Store) -> Memory:
 
 
 @pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(batches=BATCHES)
 def test_the_guard_lets_through_what_is_expected_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 from typing import Annotated
 
 import typer
 
-from treadle.cli.load import FORM, find_queue
 from treadle.cli.output import Json, console_for, print_json
-from treadle.model.api import Deployed
+from treadle.sdk.load import FORM, find_queue
+from treadle.sdk.prepared import curl
 
 
 def deploy(
@@ -31,11 +30,3 @@ def deploy(
     console.step(f"Deployed {deployed.deployment_name} v{deployed.version}")
     console.step("Invocation details")
     console.say(curl(deployed, prepared.settings.token))
-
-
-def curl(deployed: Deployed, token: str) -> str:
-    """A command that submits a task without arguments when it is pasted into a shell."""
-    lines = [f"curl -X POST {shlex.quote(deployed.invoke_url)}", "  -H 'Content-Type: application/json'"]
-    if deployed.authorized:
-        lines.append(f"  -H {shlex.quote(f'Authorization: Bearer {token}')}")
-    return " \\\n".join([*lines, "  -d '{}'"])

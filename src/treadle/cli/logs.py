@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
 import typer
 
 from treadle.cli.output import json_text, print_json
-from treadle.lines import tamed
 from treadle.model.api import LogLine, LogPage
+from treadle.sdk.printed import coloured, shown
 
 PAGE = 10_000
-COLOURS = {"stderr": "\x1b[31m", "treadle": "\x1b[2m"}
-PLAIN = "\x1b[0m"
 
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until the end.")]
 Timestamps = Annotated[bool, typer.Option("--timestamps", "-t", help="Show when, and to which stream.")]
@@ -46,7 +42,7 @@ def show(
             continue
         if line.task_id == name and line.attempt > attempt:
             attempt = line.attempt
-            print(_coloured(f"=> attempt {attempt}", "treadle"))
+            print(coloured(f"=> attempt {attempt}", "treadle"))
         print(shown(line, timestamps=timestamps), flush=follow)
 
 
@@ -59,21 +55,3 @@ def _pages(name: str, read: Callable[..., LogPage]) -> Iterator[LogLine]:
         if len(page.data) < PAGE:
             return
         cursor = page.next
-
-
-def shown(line: LogLine, *, timestamps: bool) -> str:
-    """A line as people see it. A terminal gets colours by stream, and nothing that would take control of it."""
-    mark = f"{clock(line)}  {line.stream:<7} " if timestamps else "treadle: " if line.stream == "treadle" else ""
-    return _coloured(mark + line.text, line.stream)
-
-
-def clock(line: LogLine) -> str:
-    """When a line was printed, in local time to the millisecond."""
-    return datetime.fromisoformat(line.at).astimezone().isoformat(" ", "milliseconds")[:23]
-
-
-def _coloured(text: str, stream: str) -> str:
-    if not sys.stdout.isatty():
-        return text
-    text = tamed(text.replace("\n", "\N{REPLACEMENT CHARACTER}"), sys.stdout)
-    return f"{COLOURS[stream]}{text}{PLAIN}" if stream in COLOURS else f"{text}{PLAIN}"

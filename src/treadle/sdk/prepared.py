@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 
 from treadle.client import Client
@@ -43,3 +45,11 @@ def borrow(config: QueueConfig, settings: Settings, *, name: str = "") -> Prepar
     """
     client = Client(settings.url, settings.token)
     return Prepared(client, settings, client.deploy(DeployRequest(name=name, config=config)))
+
+
+def curl(deployed: Deployed, token: str) -> str:
+    """A command that submits a task without arguments when it is pasted into a shell."""
+    lines = [f"curl -X POST {shlex.quote(deployed.invoke_url)}", "  -H 'Content-Type: application/json'"]
+    if deployed.authorized:
+        lines.append(f"  -H {shlex.quote(f'Authorization: Bearer {token}')}")
+    return " \\\n".join([*lines, "  -d '{}'"])

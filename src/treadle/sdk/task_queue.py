@@ -44,7 +44,7 @@ class TaskQueue(Generic[P, R]):
         self.config: QueueConfig = define(func, given)
         self.on_start: Callable[..., Any] | None = given["on_start"]
         self.retry_for: tuple[type[BaseException], ...] = exception_classes(given["retry_for"])
-        self._context: Path | None = given["image"].context if given["image"] else None
+        self.context: Path | None = given["image"].context if given["image"] else None
         self._draft: Prepared | None = None
         self._lock = threading.Lock()
 
@@ -117,6 +117,27 @@ class TaskQueue(Generic[P, R]):
 
         return self.deploy_with(Console(), name).deployed
 
+    def serve(self, timeout: float = 0, url_type: str = "") -> None:
+        """Serve this while it is written, as `treadle serve` does, until Ctrl-C; nothing while it is imported.
+
+        Ends after `timeout` seconds without a save if that is above 0. `url_type` may be "path".
+
+        Raises:
+            InvalidOption: this is a container, or the function is not at the top of a file of the source.
+            TreadleError: it cannot be served; the message says why.
+        """
+        if environment.called_on_import():
+            return
+        if environment.is_remote():
+            raise InvalidOption("A container cannot serve its source.", "Call .serve() where the code is written.")
+        if url_type not in ("", "path"):
+            raise InvalidOption(f"url_type={url_type!r} is not allowed.", 'Allowed: "path"; a queue has no host.')
+        from treadle.sdk.console import Console  # noqa: PLC0415 - see the top of the file
+        from treadle.sdk.load import target_of  # noqa: PLC0415
+        from treadle.sdk.serving import serve  # noqa: PLC0415
+
+        serve(target_of(self.func), Console(), timeout)
+
     def deploy_with(self, console: Console, name: str | None = None) -> Prepared:
         """Like `deploy`, with the console that its lines go to; also returns the client used."""
         chosen = name or self.name
@@ -142,7 +163,7 @@ class TaskQueue(Generic[P, R]):
             return borrow(config, load(), name=name)
         from treadle.sdk.prepare import prepare  # noqa: PLC0415
 
-        return prepare(config, load(), console, root=root, name=name, context=self._context)
+        return prepare(config, load(), console, root=root, name=name, context=self.context)
 
     def _encode(self, payload: Any) -> bytes:
         try:

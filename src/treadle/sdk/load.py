@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-import treadle
 from treadle.model.errors import InvalidInput, TreadleError
+from treadle.sdk.definition import locate
 from treadle.sdk.task_queue import TaskQueue
 
 FORM = "Name a function in a file: FILE.py:FUNC, e.g. app.py:handler"
-ALIASES = Path(treadle.__file__).parent / "aliases"
+ALIASES = Path(__file__).parents[1] / "aliases"
 
 
 def find_queue(target: str) -> TaskQueue[..., object]:
@@ -34,6 +37,18 @@ def find_queue(target: str) -> TaskQueue[..., object]:
     if value is None:
         raise InvalidInput(f"{path} {what} {function!r}.", advice)
     raise InvalidInput(f"{function!r} {what} {path}.", f"Decorate it with @task_queue. {advice}" if names else advice)
+
+
+def target_of(func: Callable[..., Any]) -> str:
+    """The `FILE.py:FUNC` that names a function, as `find_queue` takes it.
+
+    Raises:
+        InvalidOption: it is not at the top of a module below the working directory.
+    """
+    root = Path.cwd()
+    locate(func, root)
+    file = Path(inspect.unwrap(func).__code__.co_filename).resolve()
+    return f"{file.relative_to(root.resolve())}:{func.__name__}"
 
 
 def find_file(target: str) -> tuple[Path, str]:

@@ -1,6 +1,6 @@
-"""A process of `treadle serve`: it waits with all loaded, and when told imports the user's file and packs the source.
+"""A process of a serve session: it waits with all loaded, and when told imports the user's file and packs the source.
 
-`python -m treadle.cli.drafting FILE.py:FUNC` reads a line from stdin, then writes one JSON text to stdout. Each is
+`python -m treadle.sdk.drafting FILE.py:FUNC` reads a line from stdin, then writes one JSON text to stdout. Each is
 used once: a module that has changed is best imported by a process that never had it.
 """
 
@@ -14,11 +14,13 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from treadle.cli.load import find_queue
-from treadle.cli.session import Draft, Order
 from treadle.client import Client
 from treadle.model.errors import TreadleError
+from treadle.sdk.console import Console
 from treadle.sdk.definition import locate
+from treadle.sdk.load import find_queue
+from treadle.sdk.prepare import with_context
+from treadle.sdk.serving import Draft, Order
 from treadle.sdk.source import pack
 
 
@@ -27,10 +29,11 @@ def draft(target: str, order: Order) -> Draft:
     root = Path.cwd()
     try:
         queue = find_queue(target)
-        config = replace(queue.config, handler=locate(queue.func, root))
+        client, data = Client(order.url, order.token), Path(order.exclude)
+        image = with_context(client, queue.config.image, queue.context, Console(), data=data)
+        config = replace(queue.config, handler=locate(queue.func, root), image=image)
         with tempfile.TemporaryFile() as file:
-            packed = pack(root, file, exclude=[Path(order.exclude)])
-            client = Client(order.url, order.token)
+            packed = pack(root, file, exclude=[data])
             if not client.has_source(packed.id):
                 client.put_source(packed.id, file)
         return Draft(config, packed.id, packed.files, packed.size, packed.skipped)
