@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
 import apsw
 
@@ -15,11 +16,11 @@ from .load import Told
 
 FINAL = {"COMPLETE", "FAILED", "CANCELLED", "TIMEOUT", "EXPIRED"}
 RETRIES = {"patient": 100, "brief": 2, "once": 0, "copied": 100}
-TASKS = """SELECT task.id, task.status, task.attempts, deployment.name, task.seq
-    FROM task JOIN deployment ON deployment.id = task.deployment_id"""
-ATTEMPTS = "SELECT task_seq, COALESCE(failure ->> 'kind', ''), result FROM attempt ORDER BY task_seq, number"
-DELIVERIES = "SELECT task_id, id, status FROM delivery"
-OUTPUTS = "SELECT task_id, attempt, key FROM output"
+TASKS = """SELECT task.id, task.status, task.attempts, deployment.name, task.seq, task.result
+    FROM task JOIN deployment ON deployment.seq = task.deployment_seq"""
+ATTEMPTS = "SELECT task_seq, COALESCE(failure ->> 'kind', '') FROM ended_attempt ORDER BY task_seq, number"
+DELIVERIES = "SELECT task.id, delivery.id, delivery.status FROM delivery JOIN task ON task.seq = task_seq"
+OUTPUTS = "SELECT task.id, attempt, key FROM output JOIN task ON task.seq = task_seq"
 CONTAINERS = "SELECT id FROM container WHERE status <> 'STOPPED'"
 
 
@@ -67,15 +68,19 @@ def read_store(file: Path) -> tuple[dict[str, Row], list[tuple[str, str, str]], 
         connection.set_busy_timeout(20_000)
         with connection:  # all as of one moment
             kinds: dict[int, list[str]] = {}
-            results: dict[int, bytes] = {}
-            for seq, kind, result in connection.execute(ATTEMPTS):
+            for seq, kind in connection.execute(ATTEMPTS):
                 kinds.setdefault(seq, []).append(kind)
-                results[seq] = result
             tasks = {
-                task: Row(status, attempts, queue, results.get(seq), tuple(kinds.get(seq, ())))
-                for task, status, attempts, queue, seq in connection.execute(TASKS)
+                _id(task): Row(status, attempts, queue, result, tuple(kinds.get(seq, ())))
+                for task, status, attempts, queue, seq, result in connection.execute(TASKS)
             }
-            return tasks, list(connection.execute(DELIVERIES)), list(connection.execute(OUTPUTS))
+            deliveries = [(_id(task), *rest) for task, *rest in connection.execute(DELIVERIES)]
+            return tasks, deliveries, [(_id(task), *rest) for task, *rest in connection.execute(OUTPUTS)]
+
+
+def _id(stored: bytes) -> str:
+    """A task's id is stored as the bytes of its UUID."""
+    return str(UUID(bytes=stored))
 
 
 def live_containers(file: Path) -> set[str]:
