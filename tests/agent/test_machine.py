@@ -25,13 +25,14 @@ const char *nvmlErrorString(int code) { return "the driver is unwell"; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) { *handle = (void *)(long)(index + 1); return 0; }
 int nvmlDeviceGetName(void *handle, char *name, unsigned size) { strcpy(name, names[(long)handle - 1]); return 0; }
+int nvmlDeviceGetMinorNumber(void *handle, unsigned *minor) { *minor = 7; return (long)handle == 1 ? 0 : 3; }
 int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned size) { strcpy(uuid, uuids[(long)handle - 1]); return 0; }
 """
 ASK = """
 import json, os
 from treadle.agent import machine
-gpus, trouble = machine.gpus(os.environ)
-print(json.dumps([[[gpu.uuid, gpu.name] for gpu in gpus], trouble]))
+found = machine.gpus(os.environ)
+print(json.dumps([[[gpu.uuid, gpu.name, found.files.get(gpu.uuid)] for gpu in found.gpus], found.trouble]))
 """
 
 
@@ -53,9 +54,9 @@ def ask(folder: Path, init: int) -> list[object]:
 
 @pytest.mark.process
 def test_devices_are_those_that_the_driver_tells_of(tmp_path: Path) -> None:
-    """By UUID and name, in its order."""
+    """By UUID, name and file (whose number is not that of its order), in its order; one may have no file."""
     found = ask(tmp_path, init=0)
-    assert found == [[["GPU-aaaa", "NVIDIA A10G"], ["GPU-bbbb", "Tesla T4"]], ""]
+    assert found == [[["GPU-aaaa", "NVIDIA A10G", "/dev/nvidia7"], ["GPU-bbbb", "Tesla T4", None]], ""]
 
 
 @pytest.mark.process
@@ -68,13 +69,13 @@ def test_without_a_driver_there_are_none() -> None:
     """Which is no trouble at all."""
     if Path("/dev/nvidiactl").exists():
         pytest.skip("this machine has a driver")
-    assert machine.gpus({}) == ([], "")
+    assert machine.gpus({}) == machine.Gpus()
 
 
 def test_fake_devices_have_the_same_names_at_every_start() -> None:
     """So that what was given out before still means the same device."""
     fake = {"TREADLE_FAKE_GPUS": "A10G, A10G,T4,"}
-    (first, _), (second, _) = machine.gpus(fake), machine.gpus(fake)
+    first, second = machine.gpus(fake).gpus, machine.gpus(fake).gpus
     assert first == second
     assert [gpu.name for gpu in first] == ["A10G", "A10G", "T4"]
     assert len({gpu.uuid for gpu in first}) == 3

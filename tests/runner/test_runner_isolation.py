@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -164,6 +165,23 @@ def test_a_shared_folder_may_be_written(
     box = Box(runner, tmp_path, level, shared=[str(shared)])
     box.run("Path(FOLDER, 'file').write_text('x')", FOLDER=str(shared))
     assert (shared / "file").read_text() == "x"
+
+
+@BOTH
+def test_of_the_gpus_only_its_own_can_be_opened(
+    runner: Runner, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, level: Isolation
+) -> None:
+    """The files of all others are closed, or not there. These are pretended, by a device where one can be made."""
+    folder = tmp_path_factory.mktemp("dev")
+    own, other = str(folder / "nvidia3"), str(folder / "nvidia0")
+    for path in (own, other):
+        if os.geteuid() == 0:
+            os.mknod(path, stat.S_IFCHR | 0o666, Path("/dev/zero").stat().st_rdev)
+        else:
+            Path(path).write_bytes(bytes(4))
+    box = Box(runner, tmp_path, level, gpu_files=[own])
+    assert box.run("return open(FILE, 'rb+', buffering=0).read(4).hex()", FILE=own) == "00000000"
+    assert box.refusal("open(FILE, 'rb', buffering=0).read(4)", FILE=other) in REFUSED
 
 
 @BOTH

@@ -152,13 +152,14 @@ async def test_a_container_is_told_what_to_enter_and_its_temporary_files_go_with
     shield = Shield(LANDLOCK, "", (str(tmp_path / "data"),), ("/srv",))
     runtime = ProcessRuntime(Limits("watchdog"), _sleeping, shield=shield)
     assert (runtime.isolation, runtime.no_higher) == (LANDLOCK, "")
-    spec = make("")
+    spec = msgspec.structs.replace(make(""), gpu_files=["/dev/nvidia7"])
     running = await runtime.start(spec)
     run = msgspec.msgpack.decode((spec.folder / "run.msgpack").read_bytes(), type=RunSpec)
     scratch = scratch_of(spec.folder)
     assert run.sandbox.level == LANDLOCK
     assert run.sandbox.writable == [str(spec.folder / "code"), str(spec.folder / "home")]
     assert (run.sandbox.hidden, run.sandbox.shared) == ([str(tmp_path / "data")], ["/srv"])
+    assert run.sandbox.gpu_files == ["/dev/nvidia7"]
     assert run.sandbox.scratch == str(scratch) and scratch.is_dir()
     environment = Path(f"/proc/{running.pid}/environ")
     await until(lambda: f"TMPDIR={scratch}\0" in environment.read_text())

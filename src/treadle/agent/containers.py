@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -50,11 +50,13 @@ class Containers:
         report: Callable[[Exited], None],
         threads: Executor,
         orphan_grace: float,
+        gpu_files: Mapping[str, str],
         log: Logger,
     ) -> None:
         self._folder = folder
         self._url = url
         self._orphan_grace = orphan_grace
+        self._gpu_files = gpu_files
         self._runtime = runtime
         self._images = images
         self._sources = sources
@@ -167,8 +169,10 @@ class Containers:
         )
         env = dict(spec.image.spec.env_vars)
         start = StartSpec(folder, built.python, run, env, spec.secrets, mounts)
-        start = msgspec.structs.replace(start, image=built.engine_image, layer=built.layer)
-        return await self._runtime.start(start)
+        gpu_files = [self._gpu_files[one] for one in spec.gpus if one in self._gpu_files]
+        return await self._runtime.start(
+            msgspec.structs.replace(start, gpu_files=gpu_files, image=built.engine_image, layer=built.layer)
+        )
 
     def _prepare(self, spec: ContainerSpec, folder: Path, known: _Known) -> tuple[Built, list[Mount]]:
         """Make sure of the image, of the container's own copy of the source, and of its volumes."""

@@ -155,11 +155,11 @@ def _isolation(data: Path) -> Finding:
 
 
 def _gpu() -> Finding:
-    gpus, trouble = machine.gpus(os.environ)
-    if trouble:
+    found = machine.gpus(os.environ)
+    if found.trouble:
         advice = "Containers get no GPU here until the driver works: see nvidia-smi."
-        return Finding("gpu", Verdict.NOTE, f"the driver does not work: {trouble}", advice)
-    return Finding("gpu", Verdict.OK, ", ".join(gpu.name for gpu in gpus) or "none")
+        return Finding("gpu", Verdict.NOTE, f"the driver does not work: {found.trouble}", advice)
+    return Finding("gpu", Verdict.OK, ", ".join(gpu.name for gpu in found.gpus) or "none")
 
 
 def _engine() -> Finding:

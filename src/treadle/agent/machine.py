@@ -8,7 +8,9 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import psutil
 
 from treadle.model.deployment import parse_memory
@@ -93,8 +95,17 @@ def _has_driver() -> bool:
     return True
 
 
-def gpus(environ: Mapping[str, str]) -> tuple[list[Gpu], str]:
-    """The devices that the NVIDIA driver tells of, and why there are none if it does not work; "" without a driver.
+class Gpus(msgspec.Struct, frozen=True):
+    """The GPUs of a machine. `files`: their device files by UUID, where there are such. `trouble`: why there are none
+    although there is a driver."""
+
+    gpus: list[Gpu] = []
+    files: dict[str, str] = {}
+    trouble: str = ""
+
+
+def gpus(environ: Mapping[str, str]) -> Gpus:
+    """The devices that the NVIDIA driver tells of.
 
     $TREADLE_FAKE_GPUS names others in their place ("A10G,A10G,T4"), to try how containers are placed on a machine
     that has no such devices.
@@ -102,22 +113,32 @@ def gpus(environ: Mapping[str, str]) -> tuple[list[Gpu], str]:
     names = [name.strip() for name in environ.get("TREADLE_FAKE_GPUS", "").split(",") if name.strip()]
     if names:
         numbers: Counter[str] = Counter()
-        return [_fake(name, numbers) for name in names], ""
+        return Gpus([_fake(name, numbers) for name in names])
     if not _has_driver():
-        return [], ""
+        return Gpus()
     import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - 5000 lines, 2.5 MB
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return [], str(error)
+        return Gpus(trouble=str(error))
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
-        return [Gpu(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)) for handle in handles], ""
+        found = [Gpu(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+        files = {gpu.uuid: _file(pynvml, handle) for gpu, handle in zip(found, handles, strict=True)}
+        return Gpus(found, {uuid: file for uuid, file in files.items() if file})
     except pynvml.NVMLError as error:
-        return [], str(error)
+        return Gpus(trouble=str(error))
     finally:
         pynvml.nvmlShutdown()
+
+
+def _file(pynvml: Any, handle: object) -> str:
+    """A device's file, which bears its minor number; "" where a platform has no such files."""
+    try:
+        return f"/dev/nvidia{pynvml.nvmlDeviceGetMinorNumber(handle)}"
+    except pynvml.NVMLError:
+        return ""
 
 
 def _fake(name: str, numbers: Counter[str]) -> Gpu:

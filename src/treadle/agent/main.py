@@ -92,6 +92,8 @@ class Agent:
         self._images = Images(data / "images", sources.ensure)
         self._link = Link(url, token, self._greet, self._receive, log)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="agent")
+        self._gpus: list[Gpu] = []
+        self._gpu_files: dict[str, str] = {}  # by UUID
         self._containers = Containers(
             folder / "containers",
             url=url,
@@ -101,17 +103,19 @@ class Agent:
             report=self._link.send,
             threads=self._threads,
             orphan_grace=machine.orphan_grace(os.environ),
+            gpu_files=self._gpu_files,
             log=log,
         )
         self._builds: set[asyncio.Task[None]] = set()
         self._memory = machine.memory(os.environ)
-        self._gpus: list[Gpu] = []
 
     async def run(self, stop: asyncio.Event, *, kill_on_stop: bool) -> None:
         self._begin(self._sweep())
-        self._gpus, trouble = await asyncio.to_thread(machine.gpus, os.environ)
-        if trouble:
-            self._log.warning("GPUs cannot be used", reason=trouble)
+        found = await asyncio.to_thread(machine.gpus, os.environ)
+        if found.trouble:
+            self._log.warning("GPUs cannot be used", reason=found.trouble)
+        self._gpus = found.gpus
+        self._gpu_files.update(found.files)
         await self._containers.adopt()
         link = asyncio.create_task(self._link.run())
         stopping = asyncio.create_task(stop.wait())

@@ -290,7 +290,7 @@ class Sandbox(msgspec.Struct, frozen=True):
     scratch: str = ""  # an empty folder for temporary files: /tmp at level 2
     root: str = ""  # an empty folder over which the new root is put together
     block_network: bool = False
-    gpus: bool = False
+    gpu_files: list[str] = []  # of the devices that it may open, beside those that all share
 
 
 class RunSpec(msgspec.Struct, frozen=True):

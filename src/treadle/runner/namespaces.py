@@ -159,7 +159,7 @@ class _Root:
             kernel.mount("/dev/null", place, None, kernel.BIND)
 
     def _devices(self) -> None:
-        for path in places.devices(gpus=self._box.gpus):
+        for path in places.devices(self._box.gpu_files):
             if os.path.exists(path):
                 self._bind(path, 0)
         terminals, flags = self._folder("/dev/pts"), kernel.NO_SUID | kernel.NO_EXEC

@@ -1,6 +1,6 @@
 """What of the machine's files a container may look at: the system, its interpreter and packages."""
 
-# ruff: noqa: PTH110, PTH120, PTH208 - every start waits for this
+# ruff: noqa: PTH110, PTH120 - every start waits for this
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
+# What NVIDIA's container toolkit gives to each container with a GPU: no device works without them.
+GPU_DRIVER = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- a folder of the kernel's
 NAME_SERVERS = "/etc/resolv.conf"  # often a link to somewhere below /run
 
@@ -21,9 +23,9 @@ def looked_at() -> list[str]:
     return [name for name in names if name.startswith("/") and name != "/" and os.path.exists(name)]
 
 
-def devices(*, gpus: bool) -> list[str]:
-    """Device files that a container may open; with `gpus` those of the NVIDIA driver too."""
-    return [*DEVICES, *(f"/dev/{name}" for name in (os.listdir("/dev") if gpus else []) if name.startswith("nvidia"))]
+def devices(gpu_files: list[str]) -> list[str]:
+    """Device files that a container may open: everybody's, its own GPUs' and with them those that drive all GPUs."""
+    return [*DEVICES, *(GPU_DRIVER if gpu_files else ()), *gpu_files]
 
 
 def below(path: str, others: Iterable[str]) -> bool:

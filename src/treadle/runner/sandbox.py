@@ -46,7 +46,7 @@ def show() -> None:
 
 def _hold_to_files(box: Sandbox) -> None:
     seen = [part for place in [*places.looked_at(), "/proc", "/sys"] for part in _visible(place, box.hidden)]
-    devices = [*places.devices(gpus=box.gpus), "/dev/ptmx", "/dev/pts", places.SHARED_MEMORY]
+    devices = [*places.devices(box.gpu_files), "/dev/ptmx", "/dev/pts", places.SHARED_MEMORY]
     volumes = [mount.source for mount in box.mounts]
     landlock.allow(seen, [*box.writable, *volumes, *box.shared, box.scratch, *devices])
 

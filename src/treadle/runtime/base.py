@@ -25,6 +25,7 @@ class StartSpec(msgspec.Struct, frozen=True):
     env: dict[str, str] = {}
     secrets: dict[str, str] = {}
     mounts: list[Mount] = []  # volumes, with absolute targets
+    gpu_files: list[str] = []  # of its devices, in /dev
     image: str = ""  # the engine's name of it, and `python` is a path in there; "": an environment of this machine
     layer: Path | None = None  # the runner's layer, to be mounted in such an image
 

@@ -36,7 +36,9 @@ class Shield(msgspec.Struct, frozen=True):
     hidden: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
 
-    def around(self, folder: Path, config: QueueConfig, mounts: Sequence[Mount] = ()) -> Sandbox:
+    def around(
+        self, folder: Path, config: QueueConfig, mounts: Sequence[Mount] = (), gpu_files: Sequence[str] = ()
+    ) -> Sandbox:
         """What the container with this folder is to enter; makes the folders that it takes."""
         if self.level == Isolation.PROCESS:
             return Sandbox(block_network=config.block_network)
@@ -53,7 +55,7 @@ class Shield(msgspec.Struct, frozen=True):
             scratch=str(scratch),
             root=str(root),
             block_network=config.block_network,
-            gpus=bool(config.gpus),
+            gpu_files=list(gpu_files),
         )
 
 

@@ -99,7 +99,7 @@ class ProcessRuntime:
         try:
             run = msgspec.structs.replace(
                 run, procs_files=held.procs_files, oom_file=held.oom_file, peak_file=held.peak_file, limit=held.limit,
-                sandbox=self._shield.around(folder, run.config, spec.mounts),
+                sandbox=self._shield.around(folder, run.config, spec.mounts, spec.gpu_files),
             )  # fmt: skip
             write_private(folder / "run.msgpack", wire.encode(run))
             home = folder / "home"
