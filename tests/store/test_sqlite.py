@@ -57,6 +57,17 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
     store.close()
 
 
+def test_statements_are_planned_once(tmp_path: Path) -> None:
+    """A question that was asked before is not planned again for other values, by the writer or by readers."""
+    store = SqliteStore.open(tmp_path / "treadle.db")
+    reader = store.reader()
+
+    for connection in (store._connection, reader._connection):
+        assert connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
+    reader.close()
+    store.close()
+
+
 ONE_DEPLOYMENT, _ = sql.list_tasks(TaskFilter(1, deployment_ids=("d",)))
 ANY, _ = sql.list_tasks(TaskFilter(1, before_seq=9))
 NAMED, _ = sql.list_tasks(TaskFilter(1, (TaskStatus.PENDING,), task_ids=("t", "u")))

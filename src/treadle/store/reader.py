@@ -28,6 +28,14 @@ Bound = str | bytes | int | float | None
 T = TypeVar("T")
 
 
+def plan_once(connection: apsw.Connection) -> None:
+    """Keep a statement's plan whatever values it is given.
+
+    Else SQLite, where it is built with STAT4, plans each one that has a range anew at each use: 50 µs instead of 5.
+    """
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+
+
 class SqliteReader:
     """Implements `store.base.Reader`. Every answer is fetched whole, so that no snapshot is held open."""
 

@@ -19,9 +19,11 @@ from treadle.model.task import Change, Delivery, NewTask, Output, Task
 from treadle.model.volume import Volume
 from treadle.store import rows, sql
 from treadle.store.ids import Numbers, pack_id, unpack_id
-from treadle.store.reader import BUSY_MILLISECONDS, CACHED_STATEMENTS, SqliteReader
+from treadle.store.reader import BUSY_MILLISECONDS, CACHED_STATEMENTS, SqliteReader, plan_once
 from treadle.store.schema import Tell, forget_older_copies, migrate
 from treadle.store.soundness import check_at_start, damaged
+
+CACHE_KIB = 16 * 1024  # at most: the pages of some 50 000 waiting tasks, which are read again when they are claimed
 
 
 class SqliteStore(SqliteReader):
@@ -68,6 +70,7 @@ class SqliteStore(SqliteReader):
             str(self._path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=CACHED_STATEMENTS
         )
         connection.set_busy_timeout(BUSY_MILLISECONDS)
+        plan_once(connection)
         return SqliteReader(connection)
 
     @contextmanager
@@ -297,6 +300,8 @@ class SqliteStore(SqliteReader):
 
 def _configure(connection: apsw.Connection) -> None:
     connection.set_busy_timeout(BUSY_MILLISECONDS)
+    plan_once(connection)
+    connection.pragma("cache_size", -CACHE_KIB)
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")
     connection.pragma("fullfsync", True)  # macOS: fsync alone leaves the bytes in the drive's cache
