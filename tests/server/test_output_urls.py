@@ -123,13 +123,13 @@ def test_pictures_and_texts_are_shown_as_what_they_are_called(saver: Saver, name
     assert ("sandbox" in answer.headers.get("content-security-policy", "")) == (name != "a.pdf")
 
 
-@pytest.mark.parametrize("name", ["a\r\nset-cookie: x=1", "a\nb", "a\x00", "a\x1b[2J", "\x7f", "a/b", "..", "a\\b"])
+@pytest.mark.parametrize("name", ["a\r\nset-cookie: x=1", "a\nb", "a\x00", "a\x1b[2J", "\x7f", "a/b", "..", "a\\b", "\u2028.txt", "\x85.txt", "\u202egnp.exe"])
 def test_a_name_that_would_forge_a_header_is_refused(saver: Saver, name: str) -> None:
     """When it is saved already."""
     assert saver.save(name).status_code == 400
 
 
-@pytest.mark.parametrize("name", ['a"; filename="b.exe', "a;b", "ä ß.txt", "\u2028.txt", "\x85.txt", "%0d%0a.txt", "a'b", "\u202egnp.exe"])
+@pytest.mark.parametrize("name", ['a"; filename="b.exe', "a;b", "ä ß.txt", "%0d%0a.txt", "a'b"])
 def test_a_name_stays_one_parameter_of_its_header(saver: Saver, name: str) -> None:
     """Whatever is special in it is percent-encoded (RFC 8187)."""
     told = saver.get(saver.url(name)).headers["content-disposition"]

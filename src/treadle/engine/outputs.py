@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 import msgspec
@@ -10,7 +11,10 @@ from treadle.model.errors import Conflict, InvalidInput
 from treadle.model.task import Output
 from treadle.store.base import Store
 
-MAX_NAME = 255
+MAX_NAME = 255  # bytes
+SEPARATORS = "/\\"
+CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # general categories of Unicode
+TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the other way round from here on
 
 
 class SaveOutput(msgspec.Struct, frozen=True):
@@ -41,17 +45,18 @@ class Outputs:
 
 
 def check_output_name(name: str) -> str:
-    """A base name without separators or control characters, at most 255 bytes of UTF-8."""
-    fine = (
-        name not in ("", ".", "..")
-        and not any(c in "/\\" or ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in name)
-        and len(name.encode()) <= MAX_NAME
-    )
-    if not fine:
-        raise InvalidInput(
-            f"Output name {name[:80]!r} is not allowed.", "Use a file name without slashes or control characters."
-        )
+    """A base name without separators or control characters, at most 255 bytes of UTF-8.
+
+    Nor with those that make a name look like another: of both directions of writing, and of lines and paragraphs.
+    """
+    if name in ("", ".", "..") or any(map(_is_odd, name)) or len(name.encode()) > MAX_NAME:
+        allowed = f"1-{MAX_NAME} bytes of UTF-8 without slashes and control characters, not '.' or '..'"
+        raise InvalidInput(f"Output name {name[:80]!r} is not allowed.", f"Allowed: {allowed}.")
     return name
+
+
+def _is_odd(character: str) -> bool:
+    return character in SEPARATORS or unicodedata.category(character) in CONTROLS or character in TURNING
 
 
 def blob_key(task_id: str, output_id: str) -> str:
