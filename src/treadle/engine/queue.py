@@ -385,7 +385,8 @@ class Queue:
             self._outbox.add(ToRunner(container_id, Cancel(ref)))
         if stale:
             self._outbox.add(ToRunner(container_id, Settled(stale)))
-        missing = [task for ref, task in running.items() if ref not in set(held)]
+        told = set(held)
+        missing = [task for ref, task in running.items() if ref not in told]
         for task in missing:
             self._send_work(task, self._store.payload(task.id) or admission.EMPTY)
         return len(missing)

@@ -26,10 +26,13 @@ class Stream(IntEnum):
 NAMES = {Stream.NOTES: "treadle", Stream.STDOUT: "stdout", Stream.STDERR: "stderr"}
 
 
+When = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]  # Unix seconds up to the year 9999: what can be told
+
+
 class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A line without its end. `at` is when it was read, in Unix seconds."""
 
-    at: float
+    at: When
     stream: Stream
     text: Annotated[str, msgspec.Meta(max_length=MAX_LINE + NOTE)]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from treadle.model.container import Isolation
 from treadle.model.deployment import Image, ImageSpec, QueueConfig
-from treadle.model.log import Line
+from treadle.model.log import Line, When
 
 PROTOCOL = 1
 RUNNER_PATH = "/link/runner"  # WebSocket; header Authorization: Bearer <container token>
@@ -81,7 +83,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     when it takes work at once that has been waiting here; one that replaces a free child is not.
     """
 
-    free: int
+    free: Annotated[int, msgspec.Meta(ge=0, le=256)]
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
@@ -96,7 +98,7 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     died: Died | None = None
     timed_out: bool = False
     free: bool = False
-    ran: float = 0.0  # seconds in the child
+    ran: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0  # seconds in the child
 
 
 class Returned(msgspec.Struct, frozen=True, tag="returned"):
@@ -266,8 +268,8 @@ class ImageHere(msgspec.Struct, frozen=True):
     base_image: str = ""
     size: int = 0
     freed: int = 0
-    built_at: float = 0.0
-    used_at: float = 0.0
+    built_at: When = 0.0
+    used_at: When = 0.0
 
 
 class ImagesTold(msgspec.Struct, frozen=True, tag="images_told"):

@@ -60,9 +60,9 @@ class Builds:
         await self._bridge.ask(self._bridge.engine.catalog.put_image, image)
         return BuildEvent(image_id=image.id, cached=built.cached)
 
-    def event(self, event: BuildLog | Built) -> None:
+    def event(self, agent_id: str, event: BuildLog | Built) -> None:
         """Something came over an agent's link; builds nobody waits for any more are let go."""
-        if event.build_id in self._running:
+        if event.build_id in self._running and self._running[event.build_id][0] == agent_id:
             self._running[event.build_id][1].put_nowait(event)
 
     def agent_gone(self, agent_id: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,7 +14,7 @@ from treadle.engine.logs import Keep
 from treadle.engine.queue import GivenBack, Report
 from treadle.lines import Logger
 from treadle.model.container import Container
-from treadle.model.errors import Forbidden, TreadleError
+from treadle.model.errors import Forbidden, InvalidInput, TreadleError
 from treadle.model.wire import (
     PROTOCOL,
     AgentHello,
@@ -28,6 +28,7 @@ from treadle.model.wire import (
     ImagesTold,
     Lines,
     LoadFailed,
+    Raised,
     Ready,
     Returned,
     RunnerToServer,
@@ -35,14 +36,18 @@ from treadle.model.wire import (
     decode_from_runner,
     encode,
 )
-from treadle.server.asgi import Receive, Scope, Send, header
+from treadle.server.asgi import JSON, Receive, Scope, Send, error_body, header
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 from treadle.server.shelves import Shelves
 
 REFUSED = 4003  # close code: do not come back
+UNKNOWN = 4004  # close code: there is no such link
 TRY_AGAIN = 1013
+HELLO_SECONDS = 30.0
+NOTHING = b"\x90"  # a frame of no messages
+T = TypeVar("T")
 log = Logger()
 
 
@@ -93,8 +98,8 @@ class Links:
         await receive()  # websocket.connect
         try:
             container = self._doors.container(header(scope, b"authorization"))
-        except TreadleError:
-            await send({"type": "websocket.close", "code": REFUSED})
+        except TreadleError as error:
+            await turn_away(scope, send, REFUSED, error)
             return
         await send({"type": "websocket.accept"})
         socket = Socket(send)
@@ -105,7 +110,7 @@ class Links:
         try:
             refused = await talk
             if refused:
-                await send({"type": "websocket.close", "code": REFUSED, "reason": refused[:120]})
+                await send({"type": "websocket.close", "code": REFUSED, "reason": _fitting(refused)})
         finally:
             pump.cancel()
 
@@ -113,7 +118,7 @@ class Links:
         """Answers why the link was refused, or "" when the runner closed it."""
         fleet, runners = self._bridge.engine.fleet, self._bridge.runners
         try:
-            first = decode_from_runner(await _frame(receive) or b"\x90")
+            first = _decoded(decode_from_runner, await _first_frame(receive))
             if not first or not isinstance(first[0], Hello):
                 return "the first message must be hello"
             if first[0].protocol != PROTOCOL or first[0].container_id != container.id:
@@ -122,8 +127,8 @@ class Links:
             await self._bridge.ask(fleet.connect, Connected(first[0], socket.number))
             self._from_runner(container.id, socket, first[1:])
             while (frame := await _frame(receive)) is not None:
-                self._from_runner(container.id, socket, decode_from_runner(frame))
-        except (msgspec.MsgspecError, TreadleError) as error:
+                self._from_runner(container.id, socket, _decoded(decode_from_runner, frame))
+        except TreadleError as error:
             log.warning("runner refused", container=container.id, error=str(error))
             return str(error)
         finally:
@@ -138,7 +143,7 @@ class Links:
         for message in messages:
             match message:
                 case Finished():
-                    report = Report(container_id, message, socket.number)
+                    report = Report(container_id, _judged(message), socket.number)
                     urgent = self._bridge.awaited(message.ref.task_id) or engine.queue.lacks_child(container_id)
                     tell(engine.queue.finish, report, socket.fail, urgent=urgent)
                 case Lines():
@@ -163,8 +168,8 @@ class Links:
         await receive()  # websocket.connect
         try:
             self._doors.agent(header(scope, b"authorization"))
-        except TreadleError:
-            await send({"type": "websocket.close", "code": REFUSED})
+        except TreadleError as error:
+            await turn_away(scope, send, REFUSED, error)
             return
         await send({"type": "websocket.accept"})
         socket = Socket(send)
@@ -174,7 +179,7 @@ class Links:
         hello: AgentHello | None = None
         fleet, agents = self._bridge.engine.fleet, self._bridge.agents
         try:
-            first = decode_from_agent(await _frame(receive) or b"\x90")
+            first = _decoded(decode_from_agent, await _first_frame(receive))
             if not first or not isinstance(first[0], AgentHello) or first[0].protocol != PROTOCOL:
                 return "the first message must be agent_hello of this protocol"
             hello = first[0]
@@ -183,10 +188,10 @@ class Links:
                 before.fail()
             await self._bridge.ask(fleet.agent_connected, hello)
             self._bridge.agent_came.set()
-            self._from_agent(socket, first[1:])
+            self._from_agent(hello.agent_id, socket, first[1:])
             while (frame := await _frame(receive)) is not None:
-                self._from_agent(socket, decode_from_agent(frame))
-        except msgspec.MsgspecError as error:
+                self._from_agent(hello.agent_id, socket, _decoded(decode_from_agent, frame))
+        except TreadleError as error:
             log.warning("agent refused", agent=hello and hello.agent_id, error=str(error))
             return str(error)
         finally:
@@ -199,18 +204,27 @@ class Links:
                     self._bridge.agent_came.clear()
         return ""
 
-    def _from_agent(self, socket: Socket, messages: list[AgentToServer]) -> None:
+    def _from_agent(self, agent_id: str, socket: Socket, messages: list[AgentToServer]) -> None:
         for message in messages:
             match message:
                 case Exited(container_id, reason, failed, tail):
+                    if not self._is_on(agent_id, container_id):
+                        continue
                     gone = Gone(container_id, reason, failed, tail)
                     self._bridge.tell(self._bridge.engine.fleet.gone, gone, socket.fail)
                 case BuildLog() | Built():
-                    self._builds.event(message)
+                    self._builds.event(agent_id, message)
                 case ImagesTold():
-                    self._shelves.told(message)
-                case Beat() | AgentHello():
+                    self._shelves.told(agent_id, message)
+                case AgentHello():
+                    raise Forbidden("Hello comes once.")
+                case Beat():
                     pass
+
+    def _is_on(self, agent_id: str, container_id: str) -> bool:
+        """Whether this agent has the container: one tells of its own alone."""
+        container = self._bridge.engine.roster.live.get(container_id)
+        return container is not None and container.agent_id == agent_id
 
 
 async def _frame(receive: Receive) -> bytes | None:
@@ -222,4 +236,49 @@ async def _frame(receive: Receive) -> bytes | None:
         data = event.get("bytes")
         if data is not None:
             return bytes(data)
-        raise msgspec.DecodeError("text frames are not part of the protocol")
+        raise InvalidInput("Text frames are not part of the protocol.")
+
+
+async def _first_frame(receive: Receive) -> bytes:
+    """The one that must come soon."""
+    try:
+        async with asyncio.timeout(HELLO_SECONDS):
+            return await _frame(receive) or NOTHING
+    except TimeoutError:
+        raise InvalidInput(f"No hello came within {HELLO_SECONDS:.0f} s.") from None
+
+
+def _decoded(decode: Callable[[bytes], list[T]], frame: bytes) -> list[T]:
+    """The messages of a frame."""
+    try:
+        return decode(frame)
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        raise InvalidInput(f"This frame is not of the protocol: {error}.") from None
+
+
+def _judged(finished: Finished) -> Finished:
+    """As it is, unless its result is not JSON: that goes to clients unread, in the middle of our own."""
+    if finished.result is None:
+        return finished
+    try:
+        str(finished.result, "utf-8")
+        msgspec.json.decode(finished.result, type=msgspec.Raw)
+    except (ValueError, RecursionError) as error:
+        raised = Raised("ValueError", f"The result is not JSON: {error}.", "", retryable=False, not_json=True)
+        return msgspec.structs.replace(finished, result=None, raised=raised)
+    return finished
+
+
+def _fitting(reason: str) -> str:
+    """As much of a reason as a close frame takes (RFC 6455: 123 bytes)."""
+    return reason.encode(errors="replace")[:123].decode(errors="ignore")
+
+
+async def turn_away(scope: Scope, send: Send, code: int, error: TreadleError) -> None:
+    """Refuse a WebSocket before it begins: with an answer to its handshake where the server can give one."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": code})
+        return
+    headers = [JSON, (b"connection", b"close")]
+    await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": error_body(error)})

@@ -53,10 +53,11 @@ class Shelves:
             raise Unavailable(told.error)
         return told
 
-    def told(self, message: ImagesTold) -> None:
-        """An answer has come."""
-        if message.ask_id in self._asked and not self._asked[message.ask_id][1].done():
-            self._asked[message.ask_id][1].set_result(message)
+    def told(self, agent_id: str, message: ImagesTold) -> None:
+        """An answer has come; one to what another agent was asked is none."""
+        asked, answer = self._asked.get(message.ask_id, ("", None))
+        if answer is not None and asked == agent_id and not answer.done():
+            answer.set_result(message)
 
     def agent_gone(self, agent_id: str) -> None:
         for ask_id, (asked, answer) in self._asked.items():
