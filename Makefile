@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test unit check up bench sim sim-mutants endure crash clean
+.PHONY: help setup lock demo test unit check up bench sim sim-mutants endure crash fuzz clean
 
 help: ## show these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,8 @@ crash: $(READY) ## kill, stop, cut off and rob real processes under load; SECOND
 	@PYTHONPATH=tests $(BIN)/python -m crash.campaign $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(ROUND),--round $(ROUND)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(KILLS),--kills $(KILLS)) \
 		$(if $(DEEDS),--deeds $(DEEDS)) $(if $(JSON),--json $(JSON))
+fuzz: $(READY) ## try bad input for minutes, by chance; TIMES=30 times as much as CI does
+	@FUZZ=$(or $(TIMES),30) $(BIN)/pytest -q tests/fuzz -n 2 --timeout=1800
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

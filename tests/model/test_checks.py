@@ -20,6 +20,7 @@ from treadle.model.deployment import (
     check_url,
     parse_cpu,
     parse_memory,
+    shown,
     spec_digest,
 )
 from treadle.model.errors import InvalidOption
@@ -27,7 +28,7 @@ from treadle.model.errors import InvalidOption
 
 def refused(error: pytest.ExceptionInfo[InvalidOption], option: str, value: object) -> None:
     """The message names option and value, the advice says what is allowed."""
-    assert error.value.message == f"{option}={value!r} is not allowed."
+    assert error.value.message == f"{option}={shown(value)} is not allowed."
     assert error.value.advice.startswith("Allowed: ")
     assert isinstance(error.value, ValueError)
 

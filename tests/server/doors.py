@@ -24,8 +24,6 @@ FILE = Door(Role.DEPLOY, query="path=a")
 OPEN = {
     "GET /health",
     "GET /openapi.json",
-    "GET /openapi.json/openapi.json",
-    "GET /openapi.json/{path}",
     "GET /output/id/{output_id}",
     "POST /taskqueue/public/{deployment_id}",
     "POST /taskqueue/public/{deployment_id}/batch",

@@ -21,6 +21,7 @@ MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(m|mb|mi|mib|g|gb|gi|gib)", re.IGNORECAS
 PYTHON = re.compile(r"(?:python)?3(?:\.(\d{1,2}))?(?:\.\d{1,3})?")
 URL = re.compile(r"https?://[^\s\x00-\x1f\x7f\ud800-\udfff]+")
 MAX_URL = 2048
+MAX_SHOWN = 200  # characters of a value that an error repeats
 MAX_RETRIES = 100
 MAX_TIMEOUT = 7 * 86400
 MAX_TTL = 30 * 86400
@@ -164,7 +165,16 @@ def newest(deployments: Iterable[Deployment]) -> list[Deployment]:
 
 def bad(option: str, value: object, allowed: str) -> InvalidOption:
     """The error of an option: its name, the value given, what is allowed."""
-    return InvalidOption(f"{option}={value!r} is not allowed.", f"Allowed: {allowed}.")
+    return InvalidOption(f"{option}={shown(value)} is not allowed.", f"Allowed: {allowed}.")
+
+
+def shown(value: object) -> str:
+    """A value that may be anything, as Python writes it, as far as an error should repeat it."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - an integer of many digits, or the __repr__ of a user's class
+        return f"<{type(value).__name__}: {type(error).__name__}>"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def parse_cpu(value: object) -> int:
@@ -270,7 +280,7 @@ def check_config(config: QueueConfig) -> QueueConfig:
     """
     if not HANDLER.fullmatch(config.handler):
         raise bad("handler", config.handler, '"module:function"')
-    parse_cpu(config.cpu / 1000)
+    _between("cpu", config.cpu, 100, 64_000)
     parse_memory(config.memory)
     _check_gpus(config)
     _between("timeout", config.timeout, 0, MAX_TIMEOUT)

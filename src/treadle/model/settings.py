@@ -82,7 +82,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, an endless number, nested too deeply
         raise InvalidInput(f"{path} is not valid TOML: {error}.", "Correct the file or remove it.") from None
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}.", "Correct its permissions.") from None

@@ -14,6 +14,8 @@ from treadle.model.errors import InvalidInput, QueueFull
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 INTEGER = re.compile(r"[+-]?\d+")
+MAX_DIGITS = 4300  # of an integer: what Python reads (sys.int_info.default_max_str_digits)
+LONG_INTEGER = re.compile(rb"\d{%d}" % (MAX_DIGITS + 1))
 EMPTY = b'{"args":[],"kwargs":{}}'
 TOKEN_PARAMETER = "auth_token"  # noqa: S105 - a query parameter's name: a credential, never an argument
 
@@ -66,6 +68,7 @@ def payloads(body: bytes) -> list[Payload]:
     try:
         str(body, "utf-8")
         batch = _calls_in(body) or _objects.decode(body)
+        _check_integers(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(
             "invalid request payload: the body is not a JSON array of objects.", 'Send e.g. [{"x": 1}, {"x": 2}].'
@@ -107,11 +110,26 @@ def _fields(body: bytes) -> dict[str, msgspec.Raw]:
         return {}
     try:
         str(text, "utf-8")  # arguments stay raw until the child reads them: what is not text must not get that far
-        return _object.decode(text)
+        fields = _object.decode(text)
+        _check_integers(text)
+        return fields
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _object_before_rest(text)
     except RecursionError as error:
-        raise InvalidInput("invalid request payload: nested too deeply.", "Flatten it.") from error
+        said = "invalid request payload: nested too deeply; 900 levels always fit, 1000 never."
+        raise InvalidInput(said, "Flatten it.") from error
+
+
+def _check_integers(text: bytes) -> None:
+    """Refuse an integer that no child could read; digits of a text or of a fraction may be as many as they like."""
+    if LONG_INTEGER.search(text) is None:
+        return
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(
+            f"invalid request payload: an integer has over {MAX_DIGITS} digits.", "Send it as a string."
+        ) from error
 
 
 def _object_before_rest(text: bytes) -> dict[str, msgspec.Raw]:

@@ -11,7 +11,6 @@ from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
 
@@ -25,7 +24,8 @@ from treadle.server.deployments import Deployments
 from treadle.server.hot import PREFIX, Enqueue
 from treadle.server.house import House
 from treadle.server.images import Images
-from treadle.server.links import Links
+from treadle.server.links import UNKNOWN, Links, turn_away
+from treadle.server.openapi import Described
 from treadle.server.outputs import Outputs
 from treadle.server.requests import AnyRequest
 from treadle.server.results import Results
@@ -37,6 +37,8 @@ from treadle.server.tokens import Tokens
 from treadle.server.volumes import Volumes
 
 CODES = {400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+ADVICE = "See /openapi.json for the routes and what they take."
+MAX_SAID = 500  # characters of what the framework says
 log = Logger()
 
 
@@ -78,7 +80,8 @@ class App:
         link = self._links.get(scope["path"])
         if link is None:
             await receive()
-            await send({"type": "websocket.close", "code": 4004})
+            said = f"No link is at {scope['path'][:200]}."
+            await turn_away(scope, send, UNKNOWN, NotFound(said, ADVICE))
             return
         await link(scope, receive, send)
 
@@ -107,7 +110,7 @@ def _litestar(house: House, version: str) -> Litestar:
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
         openapi_config=OpenAPIConfig(
-            title="Treadle", version=version, path="/openapi.json", render_plugins=[JsonRenderPlugin(path="/")]
+            title="Treadle", version=version, path="/openapi.json", render_plugins=[Described()]
         ),
         response_headers=[ResponseHeader(name=NO_SNIFF[0], value=NO_SNIFF[1])],
         request_max_body_size=None,  # streamed bodies have limits of their own
@@ -128,16 +131,20 @@ def _told(_: AnyRequest, error: TreadleError) -> Response[bytes]:
 def _refused(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     if error.status_code == NotFound.status:
         said = f"Nothing is at {request.method} {request.url.path[:200]}."
-        advice = "See /openapi.json for the routes."
+        advice = ADVICE
     else:
         extra = "; ".join(_extra(item) for item in error.extra) if isinstance(error.extra, list) else ""
-        said, advice = sentence(f"{error.detail}{': ' if extra else ''}{extra}"), ""
+        said = sentence((extra or f"{error.detail} for {request.method} {request.url.path}")[:MAX_SAID])
+        advice = ADVICE
     code = CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
     return _answer(error.status_code, ErrorBody(said, code, advice, said))
 
 
 def _extra(item: Any) -> str:
-    return f"{item.get('key', '')} {item.get('message', '')}".strip() if isinstance(item, dict) else str(item)
+    if not isinstance(item, dict):
+        return str(item)
+    key, message = item.get("key", ""), str(item.get("message", ""))
+    return f"{key}: {message[:1].lower()}{message[1:]}" if key else message
 
 
 def _failed(request: AnyRequest, error: Exception) -> Response[bytes]:

@@ -15,7 +15,7 @@ from treadle.model.api import ContainerView, LogPage
 from treadle.model.container import Container, ContainerStatus, Role
 from treadle.model.errors import NotFound
 from treadle.server.house import House
-from treadle.server.logs import Limit, Source, answer
+from treadle.server.logs import EVENTS, Limit, Source, answer
 from treadle.server.requests import AnyRequest
 
 MAX_GRACE = 86400
@@ -44,7 +44,7 @@ class Containers(Controller):
         """A container, also one that has ended."""
         return house.views.container(_find(request, house, container_id))
 
-    @get("/v2/containers/{container_id:str}/logs")
+    @get("/v2/containers/{container_id:str}/logs", gives=EVENTS, page=LogPage)
     async def log(
         self,
         request: AnyRequest,

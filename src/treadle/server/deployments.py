@@ -42,7 +42,7 @@ class Deployments(Switches):
         if not house.reader.has_source(caller.workspace_id, _checked_id(source_id)):
             raise NotFound(f"Source {source_id} was never uploaded.")
 
-    @put("/v2/sources/{source_id:str}", status_code=201)
+    @put("/v2/sources/{source_id:str}", status_code=201, takes=bytes)
     async def upload(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> None:
         """Store a packed source under the sha256 of its bytes."""
         caller = house.caller(request, Role.DEPLOY)
@@ -58,7 +58,7 @@ class Deployments(Switches):
         source = NewSource(caller.workspace_id, source_id, upload.size)
         await house.bridge.ask(house.bridge.engine.catalog.add_source, source)
 
-    @get("/v2/sources/{source_id:str}")
+    @get("/v2/sources/{source_id:str}", gives="application/zip")
     async def download(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> Stream:
         """The packed source, for agents."""
         house.doors.agent(request.headers.get("authorization", ""))
@@ -69,7 +69,7 @@ class Deployments(Switches):
         headers = {"content-length": str(size)}
         return Stream(house.blob.read(key), media_type="application/zip", headers=headers)
 
-    @post("/v2/deployments", status_code=200)
+    @post("/v2/deployments", status_code=200, takes=DeployRequest)
     async def deploy(self, request: AnyRequest, house: NamedDependency[House]) -> Deployed:
         """Make the next version of a name, or find or make a draft."""
         caller = house.caller(request, Role.DEPLOY, container=True)

@@ -18,18 +18,20 @@ from treadle.model.wire import ImageHere
 from treadle.server.house import House
 from treadle.server.requests import AnyRequest, decode_body
 
+LINES = "application/x-ndjson"
+
 
 class Images(Controller):
     tags = ("images",)
 
-    @post("/v2/images", status_code=200)
+    @post("/v2/images", status_code=200, takes=BuildRequest, gives=LINES)
     async def build(self, request: AnyRequest, house: NamedDependency[House]) -> Stream:
         """Build an image or find it; JSON lines of build events, the last one with the id or the error."""
         caller = house.caller(request, Role.DEPLOY)
         spec = check_image((await decode_body(request, BuildRequest, house.settings.max_body)).spec)
         if spec.context_id and not house.reader.has_source(caller.workspace_id, spec.context_id):
             raise InvalidInput("The context of the Dockerfile was never uploaded.", "PUT it to /v2/sources first.")
-        return Stream(_lines(house.builds.build(spec)), media_type="application/x-ndjson")
+        return Stream(_lines(house.builds.build(spec)), media_type=LINES)
 
     @get("/v2/images")
     async def list(self, request: AnyRequest, house: NamedDependency[House]) -> list[ImageView]:
@@ -39,7 +41,7 @@ class Images(Controller):
         uses = _uses(house, caller.workspace_id)
         return [_view(house, agent_id, image, uses.get(image.id, [])) for agent_id, image in found]
 
-    @post("/v2/images/prune", status_code=200)
+    @post("/v2/images/prune", status_code=200, takes=PruneRequest)
     async def prune(self, request: AnyRequest, house: NamedDependency[House]) -> Pruned:
         """Remove images that no active deployment has, and none of whose containers or tasks is there."""
         caller = house.caller(request, Role.ADMIN)

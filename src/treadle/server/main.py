@@ -25,7 +25,7 @@ from treadle.engine.fleet import Drain
 from treadle.engine.retention import Keep
 from treadle.lines import Logger
 from treadle.model.container import Workspace
-from treadle.model.errors import Conflict
+from treadle.model.errors import Conflict, InvalidInput
 from treadle.model.ids import uuid7
 from treadle.model.settings import Settings
 from treadle.model.wire import MAX_FRAME
@@ -36,8 +36,8 @@ from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 from treadle.server.delivering import LateSender
 from treadle.server.house import House
-from treadle.server.lane import LaneHttp
 from treadle.server.lookup import Lookup
+from treadle.server.patience import PatientHttp
 from treadle.server.sessions import Sessions
 from treadle.server.shelves import Shelves
 from treadle.server.views import Views
@@ -106,6 +106,9 @@ def _listen(settings: Settings) -> tuple[socket.socket, str]:
     try:
         listener.bind((settings.host, settings.port))
         listener.listen(2048)
+    except (ValueError, OverflowError) as error:  # UnicodeError too: a name that no host can have
+        listener.close()
+        raise InvalidInput(f"host={settings.host!r} is not a host: {error}.", "Set a name or an address.") from None
     except OSError as error:
         listener.close()
         raise Conflict(
@@ -185,7 +188,7 @@ def _http(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="none",
-        http=LaneHttp,
+        http=PatientHttp,
         ws="websockets-sansio",
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,

@@ -38,7 +38,7 @@ SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/p
 class Outputs(Controller):
     tags = ("outputs",)
 
-    @put("/v2/outputs", status_code=201)
+    @put("/v2/outputs", status_code=201, takes=bytes)
     async def save(
         self,
         request: AnyRequest,
@@ -86,7 +86,7 @@ class Outputs(Controller):
         workspace = house.lookup.workspace(task.workspace_id)
         return UrlView(house.views.output_url(output.id, workspace, time.time(), expires))
 
-    @get("/output/id/{output_id:str}")
+    @get("/output/id/{output_id:str}", gives="*/*")
     async def read(
         self,
         house: NamedDependency[House],

@@ -23,7 +23,7 @@ ONE = ["/v2/secrets/{name:str}", "/secret/{workspace:str}/{name:str}"]
 class Secrets(Controller):
     tags = ("secrets",)
 
-    @post(ALL, status_code=201)
+    @post(ALL, status_code=201, takes=NewSecret)
     async def create(
         self, request: AnyRequest, house: NamedDependency[House], workspace: FromPath[str] = ""
     ) -> SecretView:
@@ -53,7 +53,7 @@ class Secrets(Controller):
         value = house.bridge.engine.secrets.vault.open(secret)
         return SecretShown(name, value, iso(secret.created_at), iso(secret.updated_at))
 
-    @patch(ONE)
+    @patch(ONE, takes=NewValue)
     async def modify(
         self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str], workspace: FromPath[str] = ""
     ) -> SecretView:

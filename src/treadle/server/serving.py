@@ -28,7 +28,7 @@ from treadle.server.requests import AnyRequest, decode_body
 class Serving(Controller):
     tags = ("serve",)
 
-    @post("/v2/serve", status_code=200)
+    @post("/v2/serve", status_code=200, takes=ServeRequest)
     async def start(self, request: AnyRequest, house: NamedDependency[House]) -> Deployed:
         """Serve this definition under a URL of its own, until it is ended or nobody follows its log any more."""
         made = await _made(request, house)
@@ -36,7 +36,7 @@ class Serving(Controller):
         house.sessions.opened(deployment)
         return deployed(house, deployment, created=True)
 
-    @put("/v2/serve/{deployment_id:str}")
+    @put("/v2/serve/{deployment_id:str}", takes=ServeRequest)
     async def reload(
         self, request: AnyRequest, house: NamedDependency[House], deployment_id: FromPath[str]
     ) -> Deployed:
@@ -54,7 +54,7 @@ class Serving(Controller):
         house.lookup.changed(await house.bridge.ask(house.bridge.engine.serving.end, verb))
         house.sessions.forget(deployment_id)
 
-    @get("/v2/serve/{deployment_id:str}/logs")
+    @get("/v2/serve/{deployment_id:str}/logs", gives=EVENTS)
     async def log(
         self,
         request: AnyRequest,

@@ -23,9 +23,9 @@ from treadle.model.errors import InvalidInput, NotFound
 from treadle.model.task import FINAL, Task, TaskFilter, TaskStatus
 from treadle.server.bridge import Bridge
 from treadle.server.house import House
-from treadle.server.logs import Limit, Source, answer
+from treadle.server.logs import EVENTS, Limit, Source, answer
 from treadle.server.lookup import UUID
-from treadle.server.requests import MAX_LIMIT, AnyRequest, small_body
+from treadle.server.requests import MAX_LIMIT, AnyRequest, decode, small_body
 
 MAX_WAIT = 60.0
 
@@ -62,7 +62,7 @@ class Tasks(Controller):
         caller = house.caller(request, Role.READ, container=True)
         return house.views.why(find(house.reader, caller.workspace_id, task_id), time.time())
 
-    @get("/v2/task/{task_id:str}/logs")
+    @get("/v2/task/{task_id:str}/logs", gives=EVENTS, page=LogPage)
     async def log(
         self,
         request: AnyRequest,
@@ -117,7 +117,7 @@ class Tasks(Controller):
         rest = _cursor(found[limit - 1]) if len(found) > limit else ""
         return TaskPage([house.views.task(task, now) for task in found[:limit]], rest)
 
-    @delete(["/v2/task/cancel", "/api/v1/task/{workspace:str}"], status_code=200)
+    @delete(["/v2/task/cancel", "/api/v1/task/{workspace:str}"], status_code=200, takes=CancelRequest)
     async def cancel(
         self,
         request: AnyRequest,
@@ -198,7 +198,4 @@ def _seq(cursor: str) -> int | None:
 def _ids_in(body: bytes) -> list[str]:
     if not body.strip():
         return []
-    try:
-        return msgspec.json.decode(body, type=CancelRequest).task_ids
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"The body is not a cancel request: {error}.", 'Send {"task_ids": ["…"]}.') from error
+    return decode(body, CancelRequest).task_ids

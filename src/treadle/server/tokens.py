@@ -33,7 +33,7 @@ class Tokens(Controller):
 
     tags = ("tokens",)
 
-    @post(ALL, status_code=201)
+    @post(ALL, status_code=201, takes=NewToken)
     async def create(
         self, request: AnyRequest, house: NamedDependency[House], workspace: FromPath[str] = ""
     ) -> TokenMade:

@@ -28,7 +28,7 @@ BLOCK = 256 * 1024  # bytes
 class Volumes(Controller):
     tags = ("volumes",)
 
-    @post("/v2/volumes", status_code=200)
+    @post("/v2/volumes", status_code=200, takes=NewVolume)
     async def make(self, request: AnyRequest, house: NamedDependency[House]) -> VolumeMade:
         """Make a volume if there is none of this name."""
         caller = house.caller(request, Role.DEPLOY)
@@ -93,7 +93,7 @@ class Volumes(Controller):
         tree = _known(house, house.caller(request, Role.DEPLOY), name)
         await asyncio.to_thread(tree.remove, path, deep=deep)
 
-    @get("/v2/volumes/{name:str}/file")
+    @get("/v2/volumes/{name:str}/file", gives="application/octet-stream")
     async def download(
         self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str], path: FromQuery[str]
     ) -> Stream:
@@ -102,7 +102,7 @@ class Volumes(Controller):
         headers = {"content-length": str(size)}
         return Stream(_blocks(file, size), media_type="application/octet-stream", headers=headers)
 
-    @put("/v2/volumes/{name:str}/file", status_code=201)
+    @put("/v2/volumes/{name:str}/file", status_code=201, takes=bytes)
     async def upload(
         self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str], path: FromQuery[str]
     ) -> FileView:
@@ -120,7 +120,7 @@ class Volumes(Controller):
             upload.abort()
         return _shown(await asyncio.to_thread(tree.look, path))
 
-    @post("/v2/volumes/{name:str}/move", status_code=200)
+    @post("/v2/volumes/{name:str}/move", status_code=200, takes=Move)
     async def move(self, request: AnyRequest, house: NamedDependency[House], name: FromPath[str]) -> FileView:
         """Give a file or folder another path, in this volume or another."""
         caller = house.caller(request, Role.DEPLOY)
