@@ -68,6 +68,17 @@ def test_statements_are_planned_once(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("statement", [sql.INSERT_TASK, sql.CHANGE_TASK])
+def test_writing_a_task_makes_no_table_on_the_way(tmp_path: Path, statement: str) -> None:
+    """No condition of an index, and nothing else, has SQLite build something in memory for each row that is written."""
+    store = SqliteStore.open(tmp_path / "treadle.db")
+    steps = store._cursor.execute(f"EXPLAIN {statement}", (None,) * statement.count("?")).fetchall()
+
+    assert "Insert" in {step[1] for step in steps}
+    assert [step for step in steps if step[1] in {"OpenEphemeral", "OpenAutoindex"}] == []
+    store.close()
+
+
 ONE_DEPLOYMENT, _ = sql.list_tasks(TaskFilter(1, deployment_ids=("d",)))
 ANY, _ = sql.list_tasks(TaskFilter(1, before_seq=9))
 NAMED, _ = sql.list_tasks(TaskFilter(1, (TaskStatus.PENDING,), task_ids=("t", "u")))

@@ -27,7 +27,6 @@ _COLUMNS = """task.status, task.created_at, task.updated_at, task.due, task.seq,
 _TASK = f"task.id, task.workspace_id, {_DEPLOYMENT_ID}, {_COLUMNS}"
 _WAITING = "task.status IN ('PENDING', 'RETRY')"
 _RUNNING = "task.status = 'RUNNING'"  # this, and the statuses one by one, in the words of the partial indexes
-_UNHAPPY = "task.status IN ('FAILED', 'CANCELLED', 'TIMEOUT', 'EXPIRED')"
 _HOME = "deployment_seq = (SELECT seq FROM deployment WHERE id = ?1)"
 _BODY = "COALESCE(task.payload, (SELECT payload.body FROM payload WHERE payload.task_seq = task.seq))"
 
@@ -316,8 +315,7 @@ _BY_STATUS = {  # the index that has all tasks of a status, and the words that l
     TaskStatus.RETRY: ("task_retrying", "task.status = 'RETRY'"),
     TaskStatus.RUNNING: ("task_running", _RUNNING),
 } | {
-    status: ("task_unhappy", f"{_UNHAPPY} AND task.status = '{status.value}'")
-    for status in words.FINAL - {TaskStatus.COMPLETE}
+    status: ("task_unhappy", f"task.status = '{status.value}'") for status in words.FINAL - {TaskStatus.COMPLETE}
 }
 # What the index itself tells, so that no row is read of the many that are not among the newest.
 _OF_WORKSPACE = "+task.deployment_seq IN (SELECT seq FROM deployment WHERE workspace_id = ?)"
