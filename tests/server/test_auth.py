@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
+import inspect
 from base64 import b64encode
 
 import pytest
 
 from treadle.model.container import Role
+from treadle.server import auth
 from treadle.server.auth import Caller, bare
 
-from .inside import Inside
+from .inside import AGENT_TOKEN, Inside
 
 
 def basic(text: str) -> str:
@@ -57,3 +60,23 @@ def test_an_inactive_token_opens_nothing(shared: Inside) -> None:
 def test_agents_and_containers_stand_apart(role: Role) -> None:
     """Neither is on the ladder."""
     assert not any(Caller(1, role).may(other) for other in Role)
+
+
+def test_the_agents_token_is_compared_in_constant_time(shared: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `hmac.compare_digest`, over hashes; all other tokens are not compared but looked up by theirs."""
+    compared: list[tuple[str, str]] = []
+    monkeypatch.setattr(auth, "compare_digest", lambda *both: compared.append(both) or hmac.compare_digest(*both))
+    for token in (AGENT_TOKEN, AGENT_TOKEN[:-1]):
+        shared.request("GET", f"/v2/sources/{'1' * 64}", token=token)
+    assert compared == [(auth.token_hash(token), auth.token_hash(AGENT_TOKEN)) for token in (AGENT_TOKEN, AGENT_TOKEN[:-1])]
+    assert not [line for line in inspect.getsource(auth).splitlines() if "hash" in line and ("==" in line or "!=" in line)]
+
+
+def test_spellings_of_a_header_do_not_add_up(shared: Inside) -> None:
+    """What is remembered is one entry a token, by its hash: whoever has one cannot fill the memory with it."""
+    for number in range(20):
+        assert shared.request("GET", "/v2/workspace", header=basic(f"{number}:{shared.token}")).status_code == 200
+    known = shared.house.doors._known
+    assert list(known).count(auth.token_hash(shared.token)) == 1
+    assert not [key for key in known if shared.token in key]
+    assert len(known) < 20

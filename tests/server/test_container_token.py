@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx2
@@ -12,8 +13,10 @@ from treadle.engine.fleet import Gone
 from treadle.model.api import DeployRequest
 from treadle.model.container import Isolation
 from treadle.model.deployment import ImageSpec, QueueConfig
+from treadle.model.log import Line, Stream
+from treadle.model.wire import Beat, Finished, Lines, Ready, Settled, Work, decode_for_runner, encode
 
-from .inside import IMAGE, SOURCE, Inside
+from .inside import IMAGE, SOURCE, Inside, Telephone
 from .test_links import agent, runner, wanted_container
 
 
@@ -122,3 +125,33 @@ def test_a_token_is_worth_nothing_when_its_container_is_over(server: Inside) -> 
     assert server.enqueue("resize", token=token).status_code == 200
     server.ask(server.engine.fleet.gone, Gone(container_id, "over"))
     assert server.enqueue("resize", token=token).status_code == 401
+
+
+def _told(link: Telephone) -> list[Any]:
+    """What the server says up to the answer to a result."""
+    told: list[Any] = []
+    while not any(isinstance(message, Settled) for message in told):
+        told += decode_for_runner(link.hear()["bytes"])
+    return told
+
+
+def test_what_an_open_link_says_after_the_end_does_not_count(server: Inside) -> None:
+    """Whoever holds on to the link of a container that is over writes nothing: no result, no log, no sign of life."""
+    server.deploy()
+    line = agent(server)
+    task_id = server.submitted("resize")
+    container_id, token = wanted_container(server, line)
+    link = runner(server, container_id, token)
+    (work,) = decode_for_runner(link.hear()["bytes"])
+    assert isinstance(work, Work)
+    server.ask(server.engine.fleet.gone, Gone(container_id, "over"))
+    before = [server.request("GET", f"/v2/{path}").json() for path in (f"task/{task_id}", f"containers/{container_id}")]
+    late = [Line(time.time(), Stream.STDOUT, "late")]
+    link.say(encode([Beat(), Lines(late, work.ref), Lines(late), Finished(work.ref, result=b"1", free=True), Ready(1)]))
+    assert Settled([work.ref]) in _told(link)  # it need not say it again
+    after = [server.request("GET", f"/v2/{path}").json() for path in (f"task/{task_id}", f"containers/{container_id}")]
+    assert [{key: one[key] for key in ("status", "updated_at") if key in one} for one in after] == [
+        {key: one[key] for key in ("status", "updated_at") if key in one} for one in before
+    ]
+    for path in (f"task/{task_id}/logs", f"containers/{container_id}/logs"):
+        assert "late" not in [said["text"] for said in server.request("GET", f"/v2/{path}").json()["data"]]

@@ -38,6 +38,7 @@ class _Request:
         self._send = send
         self._task = asyncio.current_task()
         self._started = False
+        self._sized = False
         self._cut = False
 
     async def serve(self, app: ASGI, scope: Scope) -> None:
@@ -50,8 +51,10 @@ class _Request:
                 self._task.uncancel()
         if not self._cut:
             return
-        if self._started:  # the connection is closed in the middle of the answer
+        if self._started:
             log.info("a token was revoked: what it was being sent was cut off", path=scope["path"])
+            if not self._sized:  # else the connection is closed in the middle of what was announced
+                await self._send({"type": "http.response.body", "body": b""})
         else:
             error = revoked()
             await reply(self._send, error.status, error_body(error))
@@ -68,6 +71,7 @@ class _Request:
             return
         if self._good():
             self._started = True
+            self._sized |= any(name == b"content-length" for name, _ in event.get("headers", ()))
             await self._send(event)
         elif self._task is None or asyncio.current_task() is self._task:
             raise revoked()
