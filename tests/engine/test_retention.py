@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from treadle.engine.outputs import SaveOutput
-from treadle.engine.retention import SLICE, Doomed, Keep
+from treadle.engine.retention import SLICE, Cap, Doomed, Keep
+from treadle.model.log import Extent, Line, NewChunk, Stream, pack
 
 from .making import Desk
 
@@ -72,3 +73,16 @@ def test_a_walk_goes_slice_by_slice(desk: Desk) -> None:
     assert [desk.store.task(task_id) is None for task_id in ids] == [True] * SLICE + [False]
     assert not walk(desk).more
     assert desk.store.task(ids[-1]) is None
+
+
+def test_the_oldest_logs_go_in_slices_until_what_is_left_is_within_the_cap(desk: Desk) -> None:
+    """What is within it is left alone."""
+    desk.agent()
+    container_id, _ = desk.started(desk.deploy())
+    body = pack([Line(desk.now, Stream.STDOUT, "x" * 1000)])
+    with desk.store.transaction():
+        desk.store.insert_logs([NewChunk(container_id, None, 0, False, Extent(n, n), body) for n in range(3 * SLICE)])
+    cap = Cap((2 * SLICE - 5) * len(body))
+    looks = [desk.ask(desk.engine.retention.trim_logs, cap) for _ in range(3)]
+    assert looks == [True, False, False]
+    assert desk.store.log_bytes() == cap.size

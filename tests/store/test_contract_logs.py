@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from treadle.model.container import Container, ContainerStatus
@@ -171,3 +172,41 @@ def test_what_runs_in_a_container_can_be_asked_by_readers(store: Store, reader: 
     claim(store, "u", "c")
     write(store, ended(running, TaskStatus.COMPLETE, NOW + 5))
     assert [each.id for each in reader.running_in("c")] == ["u"]
+
+
+def test_what_all_logs_take_is_known_whatever_becomes_of_them(store: Store) -> None:
+    """Through insertion, trimming, the end of a task and of a transaction that fails."""
+    containers(store, "c")
+    insert(store, task("t"))
+    assert store.log_bytes() == 0
+    size = len(chunk("c", "x" * 100).body)
+    keep(store, chunk("c", "x" * 100, upto=Extent(1, 100)), chunk("c", "y" * 100, upto=Extent(2, 200)))
+    keep(store, chunk("c", "z" * 100, seq_of(store, "t")))
+    assert store.log_bytes() == 3 * size
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store.insert_logs([chunk("c", "never")])
+        raise ZeroDivisionError
+    assert store.log_bytes() == 3 * size
+    with store.transaction():
+        store.trim_own_log("c", Extent(1, 100))
+    assert store.log_bytes() == 2 * size
+    with store.transaction():
+        store.forget_tasks([seq_of(store, "t")])
+    assert store.log_bytes() == size
+
+
+def test_the_oldest_logs_go_first(store: Store, reader: Reader) -> None:
+    """By their arrival, whosever they are: at most so many, and no more than there is too much."""
+    containers(store, "c")
+    insert(store, task("t"))
+    keep(store, *(chunk("c", text, seq_of(store, "t")) for text in "abcde"))
+    with store.transaction():
+        store.forget_oldest_logs(10_000, 2)
+    assert texts(reader.task_log("t", 0, 10)) == ["c", "d", "e"]
+    size = len(chunk("c", "c").body)
+    with store.transaction():
+        store.forget_oldest_logs(size, 10)
+    assert texts(reader.task_log("t", 0, 10)) == ["d", "e"]
+    with store.transaction():
+        store.forget_oldest_logs(size + 1, 10)
+    assert texts(reader.task_log("t", 0, 10)) == []

@@ -1,4 +1,4 @@
-"""Forgetting finished tasks after a while, in slices small enough not to be felt."""
+"""Forgetting finished tasks after a while, and the oldest logs beyond a cap, in slices too small to be felt."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ class Keep(msgspec.Struct, frozen=True):
     """Look for what ended more than so many seconds ago."""
 
     seconds: float
+
+
+class Cap(msgspec.Struct, frozen=True):
+    """All logs together may take so many bytes."""
+
+    size: int
 
 
 class Doomed(msgspec.Struct, frozen=True):
@@ -57,6 +63,16 @@ class Retention:
         for doomed in requests:
             self._store.forget_tasks(doomed.task_seqs)
         return [None] * len(requests)
+
+    def trim_logs(self, _now: float, requests: Sequence[Cap]) -> list[bool]:
+        """Forget the oldest chunks of logs if there are too many; whether there are still too many."""
+        return [self._trim_logs(cap.size) for cap in requests]
+
+    def _trim_logs(self, size: int) -> bool:
+        over = self._store.log_bytes() - size
+        if over > 0:
+            self._store.forget_oldest_logs(over, SLICE)
+        return self._store.log_bytes() > size
 
     def forget_containers(self, now: float, requests: Sequence[Keep]) -> list[None]:
         """Delete rows of containers that stopped long enough ago."""

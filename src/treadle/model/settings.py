@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int = 16 * 1024 * 1024  # bytes
     allow_private_webhooks: bool = False
     retention: float = 7.0  # days that finished tasks are kept
+    max_logs: int = 1024  # MiB that all logs together may take
     url_configured: bool = False
 
 
@@ -64,6 +65,10 @@ ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
     "max_body": (
         lambda value: isinstance(value, int) and _is_number(value, 1, 1 << 40),
         "a whole number of bytes from 1 to 2^40",
+    ),
+    "max_logs": (
+        lambda value: isinstance(value, int) and _is_number(value, 1, 1 << 30),
+        "a whole number of MiB from 1 to 2^30",
     ),
     "retention": (lambda value: _is_number(value, 0, 36500), "days from 0 to 36500"),
     "allow_private_webhooks": (lambda value: isinstance(value, bool), "true or false"),

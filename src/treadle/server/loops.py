@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from treadle.engine.face import Blob
-from treadle.engine.retention import Keep
+from treadle.engine.retention import Cap, Keep
 from treadle.engine.webhooks import Outcome, Send
 from treadle.lines import Logger
 from treadle.model.errors import TreadleError
@@ -62,8 +62,8 @@ async def look_after(bridge: Bridge) -> None:
     await asyncio.gather(*(bridge.ask(duty, None) for duty in duties))
 
 
-async def prune(bridge: Bridge, blob: Blob, keep: Keep) -> None:
-    """Forget what ended long ago, slice after slice with a pause in between, until nothing is left to forget."""
+async def prune(bridge: Bridge, blob: Blob, keep: Keep, cap: Cap) -> None:
+    """Forget what ended long ago and the oldest logs beyond the cap, slice after slice with a pause in between."""
     retention = bridge.engine.retention
     more = True
     while more:
@@ -75,6 +75,10 @@ async def prune(bridge: Bridge, blob: Blob, keep: Keep) -> None:
         more = doomed.more
         await asyncio.sleep(PRUNE_PAUSE)
     await bridge.ask(retention.forget_containers, keep)
+    more = True
+    while more:
+        more = await bridge.ask(retention.trim_logs, cap, urgent=False)
+        await asyncio.sleep(PRUNE_PAUSE)
 
 
 def deliveries(bridge: Bridge, send: Callable[[Send], Awaitable[Outcome]]) -> DeliveryLoop:

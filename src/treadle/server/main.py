@@ -22,7 +22,7 @@ from treadle import __version__
 from treadle.engine.assemble import Chance, Engine, assemble, open_blob, open_store
 from treadle.engine.face import Blob, Store
 from treadle.engine.fleet import Drain
-from treadle.engine.retention import Keep
+from treadle.engine.retention import Cap, Keep
 from treadle.lines import Logger
 from treadle.model.container import Workspace
 from treadle.model.errors import Conflict, InvalidInput
@@ -230,7 +230,7 @@ async def _ticking(bridge: Bridge, blob: Blob, settings: Settings) -> AsyncItera
         await loops.deliver(bridge, delivery)
 
     async def prune() -> None:
-        await loops.prune(bridge, blob, Keep(settings.retention * 86400))
+        await loops.prune(bridge, blob, Keep(settings.retention * 86400), Cap(settings.max_logs * 2**20))
 
     ticks = [(loops.PRUNE_SECONDS, prune), (0.0, wake), (loops.SECOND, look), (0.0, deliver)]
     running = [asyncio.create_task(loops.each(seconds, tick)) for seconds, tick in ticks]

@@ -225,6 +225,14 @@ class Store(Reader, Protocol):
         """Delete a container's own chunks whose lines or bytes all lie before this."""
         ...
 
+    def log_bytes(self) -> int:
+        """What the lines of all chunks take, as they are stored."""
+        ...
+
+    def forget_oldest_logs(self, size: int, limit: int) -> None:
+        """Delete the chunks that came first: as few as take `size` bytes or more, and at most `limit`."""
+        ...
+
     # outputs, deliveries
     def insert_output(self, output: Output) -> bool:
         """False (and nothing written) unless the task is RUNNING with `attempts == output.attempt`."""

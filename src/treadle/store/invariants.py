@@ -94,6 +94,11 @@ STATES = [
         FROM task WHERE (ended_at IS NOT NULL) <> (status IN ({_FINAL}))""",
     ),
     Invariant(
+        "logs are counted",
+        """SELECT 'the logs', 'they take ' || found || ' bytes, and ' || bytes || ' are counted' FROM log_bytes
+        JOIN (SELECT COALESCE(SUM(length(body)), 0) AS found FROM log) WHERE found <> bytes""",
+    ),
+    Invariant(
         "payloads",
         f"""SELECT {_TASK}, IIF(payload IS NULL, 'its payload is not there', 'it has two payloads') FROM task
         WHERE (payload IS NULL) <> (seq IN (SELECT task_seq FROM payload))""",

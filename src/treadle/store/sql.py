@@ -199,6 +199,10 @@ OWN_LOG_END = """SELECT lines, size FROM log WHERE task_seq IS NULL
     AND container_seq = (SELECT seq FROM container WHERE id = ?) ORDER BY seq DESC LIMIT 1"""
 TRIM_OWN_LOG = """DELETE FROM log WHERE task_seq IS NULL
     AND container_seq = (SELECT seq FROM container WHERE id = ?) AND (lines <= ? OR size <= ?)"""
+LOG_BYTES = "SELECT bytes FROM log_bytes"
+FORGET_OLDEST_LOGS = """DELETE FROM log WHERE seq IN (SELECT seq FROM (
+    SELECT seq, SUM(bytes) OVER (ORDER BY seq) - bytes AS before
+    FROM (SELECT seq, length(body) AS bytes FROM log ORDER BY seq LIMIT ?)) WHERE before < ?)"""
 TASK_LOG = f"""SELECT {_CHUNK} FROM task JOIN log ON log.task_seq = task.seq
     LEFT JOIN container ON container.seq = log.container_seq WHERE task.id = ? AND log.seq >= ?
     UNION ALL SELECT log.seq, NULL, log.attempt, container.id, log.body FROM container

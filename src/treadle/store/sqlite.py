@@ -250,6 +250,12 @@ class SqliteStore(SqliteReader):
     def trim_own_log(self, container_id: str, before: Extent) -> None:
         self._write(sql.TRIM_OWN_LOG, [(container_id, before.lines, before.size)])
 
+    def log_bytes(self) -> int:
+        return int(self._value(sql.LOG_BYTES))
+
+    def forget_oldest_logs(self, size: int, limit: int) -> None:
+        self._write(sql.FORGET_OLDEST_LOGS, [(limit, size)])
+
     # outputs, deliveries
 
     def insert_output(self, output: Output) -> bool:
