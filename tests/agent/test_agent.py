@@ -266,7 +266,7 @@ async def test_one_that_ran_before_and_is_not_here_is_reported_lost(tmp_path: Pa
     async with world(tmp_path) as w:
         spec = wire.ContainerSpec("gone", "d1", "t", QueueConfig(handler="a:f"), w.image, "0" * 64, started=True)
         await w.server.send(Wanted([spec]))
-        assert (await w.server.next(Exited)).reason == "lost: its processes are gone"
+        assert (await w.server.next(Exited)).reason == "its processes are gone"
 
 
 @async_test

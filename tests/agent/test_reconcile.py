@@ -67,3 +67,26 @@ def test_two_new_containers_never_start_with_the_same_device() -> None:
     """Whatever the server says, the first of them has it."""
     one, two = spec("one", gpus=("g1",)), spec("two", gpus=("g1",))
     assert reconcile([one, two], {}) == [Start(one)]
+
+
+@pytest.mark.parametrize(
+    ("state", "deployment", "starts"),
+    [
+        (State.RUNNING, "d1", False),
+        (State.STARTING, "d1", False),
+        (State.STOPPING, "d1", False),
+        (State.EXITED, "d1", True),
+        (State.RUNNING, "d2", True),
+    ],
+)
+def test_nothing_starts_for_a_deployment_while_what_it_has_given_up_lives(
+    state: State, deployment: str, starts: bool
+) -> None:
+    """After a link was cut for long, the tasks of the old container wait for the new one, and the old one still runs them."""
+    actions = reconcile([A], {"old": Known(state, deployment_id=deployment)})
+    assert (Start(A) in actions) == starts
+
+
+def test_a_container_that_is_wanted_holds_up_no_other_of_its_deployment() -> None:
+    """Scaling out starts beside what runs."""
+    assert reconcile([A, spec("b")], {"b": Known(State.RUNNING, deployment_id="d1")}) == [Start(A)]

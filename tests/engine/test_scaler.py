@@ -232,7 +232,7 @@ def test_what_ended_while_the_server_was_down_is_no_failed_start(desk: Desk) -> 
     names = [c.id for c in desk.engine.roster.of(deployment.id)]
     desk.crash()
     desk.agent()
-    desk.run(*((desk.engine.fleet.gone, Gone(name, "lost: its processes are gone")) for name in names))
+    desk.run(*((desk.engine.fleet.gone, Gone(name, "its processes are gone")) for name in names))
     scale(desk)
     assert running(desk, deployment) == 5
 

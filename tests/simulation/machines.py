@@ -259,7 +259,7 @@ class Agent:
                     self._begin(spec)
                 case ReportLost(container_id):
                     self.known[container_id] = _Known(State.EXITED)
-                    self._over(container_id, Exited(container_id, "lost: its processes are gone"))
+                    self._over(container_id, Exited(container_id, "its processes are gone"))
                 case Kill(container_id):
                     self.known[container_id].state = State.STOPPING
                 case Forget(container_id):
@@ -267,7 +267,7 @@ class Agent:
 
     def _begin(self, spec: ContainerSpec) -> None:
         runner = self._start(spec)
-        self.known[spec.container_id] = _Known(State.RUNNING, spec.gpus, runner)
+        self.known[spec.container_id] = _Known(State.RUNNING, spec.gpus, spec.deployment_id, runner)
         if runner is None:
             self._over(spec.container_id, Exited(spec.container_id, "could not be started: no", failed=True))
 
@@ -280,8 +280,6 @@ class Agent:
             del self.known[container_id]
         if self.wire is not None:
             self.wire.up.append(exited)
-        if known.gpus:
-            self._reconcile()
 
     def tick(self, now: float) -> None:
         """Carry out kills, and see what has ended."""
@@ -292,11 +290,12 @@ class Agent:
                 known.runner.end()
             if not known.runner.alive:
                 self._over(container_id, Exited(container_id, "ended"))
+                self._reconcile()  # another may have waited for this end
 
     def restart(self) -> None:
         """A new agent adopts what runs and knows nothing else."""
         self.known = {
-            key: _Known(State.RUNNING, known.gpus, known.runner)
+            key: _Known(State.RUNNING, known.gpus, known.deployment_id, known.runner)
             for key, known in self.known.items()
             if known.runner is not None and known.runner.alive
         }

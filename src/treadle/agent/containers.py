@@ -84,7 +84,8 @@ class Containers:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
                 continue
             self._log.info("container adopted", container=running.container_id, pid=running.pid)
-            known = _Known(State.RUNNING, await asyncio.to_thread(_gpus, folder), running)
+            gpus, deployment_id = await asyncio.to_thread(_started_with, folder)
+            known = _Known(State.RUNNING, gpus, deployment_id, running)
             self._known[running.container_id] = known
             known.task = asyncio.create_task(self._hold(running.container_id, known))
 
@@ -99,11 +100,11 @@ class Containers:
         for action in reconcile(self._wanted.values(), self._known):
             match action:
                 case Start(spec):
-                    known = self._known[spec.container_id] = _Known(State.STARTING, spec.gpus)
+                    known = self._known[spec.container_id] = _Known(State.STARTING, spec.gpus, spec.deployment_id)
                     known.task = asyncio.create_task(self._live(spec, known))
                 case ReportLost(container_id):
                     known = self._known[container_id] = _Known(State.EXITED)
-                    self._over(known, Exited(container_id, "lost: its processes are gone"))
+                    self._over(known, Exited(container_id, "its processes are gone"))
                 case Kill(container_id):
                     self._kill(self._known[container_id])
                 case Forget(container_id):
@@ -198,6 +199,7 @@ class Containers:
         await asyncio.to_thread(shutil.rmtree, self._folder / exited.container_id, ignore_errors=True)
         self._log.info("container ended", container=exited.container_id, reason=exited.reason)
         self._over(known, exited)
+        self._reconcile()  # another may have waited for this end
 
     def _over(self, known: _Known, exited: Exited) -> None:
         """Remember the end for as long as the server wants the container, so that it is never started again."""
@@ -207,8 +209,6 @@ class Containers:
         else:
             self._known.pop(exited.container_id, None)
         self._report(exited)
-        if known.gpus:
-            self._reconcile()
 
 
 def _check(known: _Known) -> None:
@@ -244,12 +244,13 @@ def _reason(folder: Path, status: int | None, state: State) -> str:
     return f"{said}: {line}" if line else said
 
 
-def _gpus(folder: Path) -> tuple[str, ...]:
-    """The devices that a container was started with."""
+def _started_with(folder: Path) -> tuple[tuple[str, ...], str]:
+    """The devices and the deployment of a container that an earlier agent has started."""
     try:
-        return msgspec.msgpack.decode((folder / "run.msgpack").read_bytes(), type=RunSpec).gpus
+        run = msgspec.msgpack.decode((folder / "run.msgpack").read_bytes(), type=RunSpec)
     except (OSError, msgspec.MsgspecError):
-        return ()
+        return (), ""
+    return run.gpus, run.deployment_id
 
 
 def _end_of(path: Path) -> list[str]:

@@ -20,10 +20,11 @@ class State(StrEnum):
 
 
 class Known(msgspec.Struct):
-    """A container that this agent knows, and the devices it has until it has exited."""
+    """A container that this agent knows, the devices it has until it has exited, and whose tasks run in it."""
 
     state: State
     gpus: tuple[str, ...] = ()
+    deployment_id: str = ""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -51,10 +52,13 @@ def reconcile(wanted: Iterable[ContainerSpec], known: Mapping[str, Known]) -> li
     """The actions that make the known containers those that are wanted; none where they are already.
 
     `wanted` is the whole list, whatever was said before. Adopted containers are known like those started here. A
-    container is not started while another that lives has a GPU of it: it is to be asked again when one has exited.
+    container is not started while another that lives has a GPU of it, or while one of its deployment lives that is
+    not wanted: that one's tasks were given up and wait, and none may run twice at once. It is to be asked again when
+    one has exited.
     """
     specs = {spec.container_id: spec for spec in wanted}
     taken = {uuid for one in known.values() if one.state is not State.EXITED for uuid in one.gpus}
+    given_up = {one.deployment_id for key, one in known.items() if key not in specs and one.state is not State.EXITED}
     actions: list[Action] = []
     for container_id, one in known.items():
         if container_id in specs or one.state is State.STOPPING:
@@ -65,7 +69,7 @@ def reconcile(wanted: Iterable[ContainerSpec], known: Mapping[str, Known]) -> li
             continue
         if spec.started or not spec.token:
             actions.append(ReportLost(container_id))
-        elif taken.isdisjoint(spec.gpus):
+        elif spec.deployment_id not in given_up and taken.isdisjoint(spec.gpus):
             taken.update(spec.gpus)
             actions.append(Start(spec))
     return actions
