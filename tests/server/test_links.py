@@ -6,6 +6,7 @@ import pytest
 
 from treadle.engine.fleet import Gone
 from treadle.model.container import Container, Isolation
+from treadle.model.errors import NoSpace
 from treadle.model.task import TaskStatus
 from treadle.model.wire import (
     AGENT_PATH,
@@ -192,6 +193,20 @@ def test_a_report_that_could_not_be_written_closes_the_link(started: Started, mo
     task = server.store.reader().task(task_id)
     assert task is not None
     assert task.status is TaskStatus.COMPLETE
+
+
+def test_a_full_disk_sends_nobody_away_for_good(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner whose call cannot be written down is told to call again (1013), not that it is unwanted (4003)."""
+    server, _, container_id, token = started
+
+    def full() -> None:
+        raise NoSpace
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.store, "transaction", full)
+        line = runner(server, container_id, token)
+        assert line.hear() == {"type": "websocket.close", "code": 1013}
+    assert isinstance(decode_for_runner(runner(server, container_id, token).hear()["bytes"])[0], Work)
 
 
 def test_a_closed_link_gets_no_work(started: Started) -> None:

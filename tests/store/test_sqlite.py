@@ -8,7 +8,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from treadle.model.errors import TreadleError
+from treadle.model.errors import NoSpace, TreadleError
 from treadle.model.task import TaskFilter, TaskStatus
 from treadle.store import sql
 from treadle.store.sqlite import SqliteStore
@@ -43,6 +43,26 @@ def test_a_commit_is_on_disk(tmp_path: Path) -> None:
 
     assert store._connection.pragma("journal_mode") == "wal"
     assert store._connection.pragma("synchronous") == 2
+    store.close()
+
+
+def test_a_full_disk_is_told_and_costs_nothing_that_was_there(tmp_path: Path) -> None:
+    """What does not fit is refused with what to do, at the write or at the commit; then there is room, and it is written."""
+    store = SqliteStore.open(tmp_path / "treadle.db")
+    with store.transaction():
+        store.add_source(1, "before", 1, 0.0)
+    size = store._connection.pragma("page_count")
+    store._connection.pragma("max_page_count", size)  # SQLite's own way to have a full disk
+
+    with pytest.raises(NoSpace, match=r"full.*Make room"), store.transaction(), store.savepoint():
+        for number in range(1000):
+            store.add_source(1, f"too many {number}", 1, 0.0)
+    assert not store._connection.in_transaction
+    store._connection.pragma("max_page_count", size + 1000)
+    with store.transaction():
+        store.add_source(1, "after", 1, 0.0)
+    found = store._cursor.execute("SELECT id FROM source ORDER BY id").fetchall()
+    assert found == [("after",), ("before",)]
     store.close()
 
 

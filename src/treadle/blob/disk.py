@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from treadle.model.errors import Conflict, InvalidInput, NotFound
+from treadle.model.errors import Conflict, InvalidInput, NoSpace, NotFound
 
 SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
 MAX_KEY = 1024
@@ -72,12 +73,14 @@ class DiskUpload:
     def __init__(self, root: Path, target: Path, incoming: Path) -> None:
         self.size = 0
         self._root, self._target = root, target
-        handle, name = tempfile.mkstemp(dir=incoming)
+        with _room():
+            handle, name = tempfile.mkstemp(dir=incoming)
         self._part: Path | None = Path(name)  # None once it is renamed or removed
         self._file = os.fdopen(handle, "wb")
 
     def write(self, chunk: bytes) -> None:
-        self._file.write(chunk)
+        with _room():
+            self._file.write(chunk)
         self.size += len(chunk)
 
     def commit(self) -> None:
@@ -88,8 +91,13 @@ class DiskUpload:
         """
         if self._part is None or self._file.closed:
             raise Conflict("This upload has been committed or aborted already.", "Start another one.")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with _room():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._place()
+
+    def _place(self) -> None:
+        assert self._part is not None
         self._file.close()
         try:
             self._target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +115,17 @@ class DiskUpload:
             self._part = None
             with suppress(OSError):  # a full disk: the bytes still held are not wanted any more
                 self._file.close()
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Tell a full disk, or a used up quota, in words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace from error
+        raise
 
 
 def _chunks(file: BinaryIO, chunk: int) -> Iterator[bytes]:

@@ -96,6 +96,19 @@ class Unavailable(TreadleError):
     code = "unavailable"
 
 
+class NoSpace(TreadleError):
+    """The disk of the data folder is full (HTTP 507). Nothing of this is written; what was accepted stays."""
+
+    status = 507
+    code = "no_space"
+
+    def __init__(self, message: str = "", advice: str = "") -> None:
+        super().__init__(
+            message or "The disk of the server's data folder is full; nothing was written.",
+            advice or "Make room on it. What was accepted before is safe, and goes on then.",
+        )
+
+
 class Unreachable(TreadleError):
     """No server answers at the URL (raised by the client only)."""
 
@@ -107,6 +120,6 @@ BY_CODE: dict[str, type[TreadleError]] = {
     kind.code: kind
     for kind in (
         TreadleError, InvalidInput, InvalidOption, Unauthorized, Forbidden, NotFound, Conflict, TooLarge,
-        QueueFull, BuildFailed, Unavailable, Unreachable,
+        QueueFull, BuildFailed, Unavailable, NoSpace, Unreachable,
     )
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from treadle.engine.webhooks import PER_HOST, Outcome, Send, host_of
 from treadle.lines import Logger
+from treadle.model.errors import TreadleError
 from treadle.model.task import Delivery
 
 if TYPE_CHECKING:
@@ -114,6 +115,9 @@ class DeliveryLoop:
         try:
             outcome = await self._send(send)
             await self._record(send.delivery, outcome)
+        except TreadleError as error:  # a full disk, say
+            log.error("webhook not recorded", delivery=send.delivery.id, task=send.delivery.task_id, error=str(error))
+            return
         except Exception:
             # One delivery's trouble must not end the loop. It stays due: the next tick, not this one, tries again.
             log.exception("webhook not recorded", delivery=send.delivery.id, task=send.delivery.task_id)

@@ -111,6 +111,9 @@ class Links:
             refused = await talk
             if refused:
                 await send({"type": "websocket.close", "code": REFUSED, "reason": _fitting(refused)})
+        except TreadleError as error:  # our own trouble, a full disk, say: the other side is to call again
+            log.error("link closed", error=str(error))
+            await send({"type": "websocket.close", "code": TRY_AGAIN})
         finally:
             pump.cancel()
 
@@ -129,6 +132,8 @@ class Links:
             while (frame := await _frame(receive)) is not None:
                 self._from_runner(container.id, socket, _decoded(decode_from_runner, frame))
         except TreadleError as error:
+            if error.status >= TreadleError.status:
+                raise
             log.warning("runner refused", container=container.id, error=str(error))
             return str(error)
         finally:

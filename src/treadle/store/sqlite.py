@@ -12,7 +12,7 @@ import msgspec
 
 from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image
-from treadle.model.errors import Conflict, TreadleError
+from treadle.model.errors import Conflict, NoSpace, TreadleError
 from treadle.model.log import Extent, NewChunk
 from treadle.model.secret import Secret
 from treadle.model.task import Change, Delivery, NewTask, Output, Task
@@ -79,9 +79,9 @@ class SqliteStore(SqliteReader):
         try:
             yield
             self._cursor.execute(sql.COMMIT)
-        except apsw.CorruptError as error:
+        except (apsw.CorruptError, apsw.FullError) as error:
             self._back(sql.ROLLBACK)
-            raise damaged(self._path, str(error)) from error
+            raise self._told(error) from error
         except BaseException:
             self._back(sql.ROLLBACK)
             raise
@@ -92,13 +92,16 @@ class SqliteStore(SqliteReader):
         self._cursor.execute(sql.SAVEPOINT)
         try:
             yield
-        except apsw.CorruptError as error:
+        except (apsw.CorruptError, apsw.FullError) as error:
             self._back(sql.UNDO, sql.RELEASE)
-            raise damaged(self._path, str(error)) from error
+            raise self._told(error) from error
         except BaseException:
             self._back(sql.UNDO, sql.RELEASE)
             raise
         self._cursor.execute(sql.RELEASE)
+
+    def _told(self, error: apsw.Error) -> TreadleError:
+        return NoSpace() if isinstance(error, apsw.FullError) else damaged(self._path, str(error))
 
     def _back(self, *statements: str) -> None:
         self._deployments.forget()  # what had the numbers may not be there any more
