@@ -39,7 +39,7 @@ class Corked:
 
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []
-        if pieces:
+        if pieces and not self._transport.is_closing():  # whoever waited for it may be gone by now
             self._transport.write(b"".join(pieces))
 
     def close(self) -> None:
