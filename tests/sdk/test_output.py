@@ -163,6 +163,21 @@ def test_an_expiry_must_be_whole_seconds(task: Peer, file: Path, expires: int) -
         Output(path=file).save().public_url(expires=expires)
 
 
+def test_a_server_that_is_started_again_is_waited_for(task: Peer, file: Path) -> None:
+    """What runs goes on without a server, so saving does too: tried again, from the first byte, until it is taken."""
+    task.hang_up = 3
+    Output(path=file).save()
+    assert list(task.outputs.values()) == [b"picture"]
+
+
+def test_a_server_that_stays_away_is_told(task: Peer, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while the task is told, which fails as any other that raises."""
+    monkeypatch.setattr("treadle.sdk.output.PATIENCE", 0.2)
+    task.hang_up = 100
+    with pytest.raises(OutputSaveError, match=r"not saved: No server answers"):
+        Output(path=file).save()
+
+
 def test_a_refusal_of_the_server_is_told(task: Peer, file: Path) -> None:
     """An attempt that is not the running one any more may not save; the reason is kept."""
     task.refuse = Conflict("The attempt is not running any more.")

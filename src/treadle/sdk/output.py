@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import uuid
 import zipfile
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self
 
 from treadle.client import Client
-from treadle.model.errors import NotFound, TreadleError
+from treadle.model.errors import NotFound, TreadleError, Unreachable
 
+if TYPE_CHECKING:
+    from treadle.model.api import OutputSaved
+
+PATIENCE = 60.0  # seconds that a container goes on without a server, unless set otherwise
+FIRST_PAUSE, LAST_PAUSE = 0.05, 1.0  # seconds between two tries
 MAX_NAME = 255  # bytes of UTF-8
 
 
@@ -100,18 +106,20 @@ class Output:
     def save(self) -> Self:
         """Upload the file; from then on it is listed on the task.
 
+        A server that is being started again is waited for, up to PATIENCE seconds.
+
         Raises:
-            OutputSaveError: the server refused it; the message says why.
+            OutputSaveError: the server refused it, or did not come back; the message says why.
         """
         status = self.path.stat()
         try:
             if self.path.is_dir():
                 with tempfile.TemporaryFile() as packed:
                     _zip_folder(self.path, packed)
-                    saved = _client().save_output(self.task_id, self._attempt, self.name, packed)
+                    saved = self._upload(packed)
             else:
                 with self.path.open("rb") as file:
-                    saved = _client().save_output(self.task_id, self._attempt, self.name, file)
+                    saved = self._upload(file)
         except TreadleError as error:
             raise OutputSaveError(f"The output {self.name!r} was not saved: {error.message}", error.advice) from None
         self.id = saved.id
@@ -121,6 +129,18 @@ class Output:
             self.path.parent.rmdir()
             self._made = False
         return self
+
+    def _upload(self, file: BinaryIO) -> OutputSaved:
+        deadline, pause = time.monotonic() + PATIENCE, FIRST_PAUSE
+        while True:
+            try:
+                return _client().save_output(self.task_id, self._attempt, self.name, file)
+            except Unreachable:
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE)
+            file.seek(0)
 
     def stat(self) -> Stat:
         """Mode, size and times of the file when it was saved.
