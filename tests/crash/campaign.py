@@ -23,7 +23,7 @@ from random import Random
 from . import disk
 from .rounds import Round
 
-KINDS = ("kills", "links", "kills", "power", "kills", "full", "links", "frozen")
+KINDS = ("kills", "links", "kills", "power", "kills", "full", "kills", "frozen", "kills", "parted")
 DEEDS = 250  # a round
 
 

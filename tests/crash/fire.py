@@ -15,7 +15,7 @@ from pathlib import Path
 from treadle import Output, QueueDepthAutoscaler, TaskPolicy, task_queue
 
 FOLDER = Path(os.environ.get("CRASH_FOLDER", "/nowhere"))
-CALLBACK = os.environ.get("CRASH_CALLBACK")
+CALLBACK = os.environ.get("CRASH_CALLBACK") or None
 DEADLINE = 60.0
 WIDE = QueueDepthAutoscaler(max_containers=2, tasks_per_container=3)
 SETTINGS = {"keep_warm_seconds": 60, "env": {"CRASH_FOLDER": str(FOLDER)}, "callback_url": CALLBACK}
@@ -100,3 +100,17 @@ def once(number: int, seconds: float = 0.0, save: bool = False, meet: int = 0) -
 def copied(number: int, seconds: float = 0.0, save: bool = False, meet: int = 0) -> dict[str, int]:
     """In children that are copies of a checkpoint."""
     return attempt(number, seconds, save, meet)
+
+
+@task_queue(retries=100, autoscaler=QueueDepthAutoscaler(max_containers=2), task_policy=TaskPolicy(retry_delay=0), **SETTINGS)
+def waiting(number: int) -> dict[str, int]:
+    """Waits for its gate. The first attempt of the first task, once it is late, saves an output before it ends."""
+    with Attempt(number):
+        late = number == 1 and os.environ["TASK_ATTEMPT"] == "1"
+        gate = FOLDER / ("late" if late else f"gate-{number}")
+        while not gate.exists():
+            time.sleep(0.02)
+        if late:
+            Path("late").write_text("too late")
+            Output(path="late").save()
+    return {"number": number, "attempt": int(os.environ["TASK_ATTEMPT"])}

@@ -22,8 +22,7 @@ from . import fire
 
 T = TypeVar("T")
 TESTS = Path(__file__).parents[1]
-QUEUES = ("patient", "brief", "once", "copied")
-DEPLOY = f"import fire; [getattr(fire, name).deploy(name) for name in {QUEUES!r}]"
+DEPLOY = "import sys, fire; [getattr(fire, name).deploy(name) for name in sys.argv[1:]]"
 PORTS = range(20_000, 32_000)  # below those that the kernel gives out: nobody takes ours while the server is down
 HTTP = httpx2.Client(trust_env=False, timeout=30, limits=httpx2.Limits(max_keepalive_connections=0))
 
@@ -103,7 +102,7 @@ class Ground:
         self.how = how or self.how
         self.server = self._run(self._command())
         pid = self.server.pid
-        until(lambda: self._announced(pid) or not is_alive(pid), 30, "the start of the server")
+        until(lambda: self._announced(pid) or not is_alive(pid), 120, "the start of the server")
         if self.server.poll() is not None:
             raise Broken(f"the server did not start:\n{self.log.read_text()[-3000:]}")
         self.token = (self.data / "credentials.toml").read_text().split('token = "')[1].split('"')[0]
@@ -180,9 +179,10 @@ class Ground:
 
     # what is asked of the server
 
-    def deploy(self) -> None:
+    def deploy(self, *queues: str) -> None:
+        """Deploy these queues of `fire.py`."""
         done = subprocess.run(
-            [sys.executable, "-c", DEPLOY], cwd=Path(fire.__file__).parent, env=self._deploying(),
+            [sys.executable, "-c", DEPLOY, *queues], cwd=Path(fire.__file__).parent, env=self._deploying(),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         if done.returncode:
@@ -191,8 +191,17 @@ class Ground:
     def _deploying(self) -> dict[str, str]:
         return self._environ | {"TREADLE_URL": self.url, "TREADLE_TOKEN": self.token}
 
+    def submit(self, queue: str, body: dict[str, Any]) -> str:
+        answer = HTTP.post(f"{self.url}/taskqueue/{queue}", json=body, headers=self._headers)
+        answer.raise_for_status()
+        return str(answer.json()["task_id"])
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
     def get(self, path: str, **params: Any) -> Any:
-        answer = HTTP.get(self.url + path, params=params, headers={"Authorization": f"Bearer {self.token}"})
+        answer = HTTP.get(self.url + path, params=params, headers=self._headers)
         answer.raise_for_status()
         return answer.json()
 

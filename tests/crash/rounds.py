@@ -15,7 +15,7 @@ from . import power, verdict, victims
 from .disk import SmallDisk
 from .ground import Broken, Ground, How, until
 from .link import Link
-from .load import Load, Receiver
+from .load import WEIGHTS, Load, Receiver
 
 PAUSE = 0.04  # seconds between two kills, on average
 FINAL_SECONDS = 150.0  # until all is final; a queue whose containers die at the start rests for 60
@@ -83,13 +83,14 @@ class Round:
 
     def _live(self) -> None:
         faults = {
-            "kills": self._kills, "links": self._links, "frozen": self._frozen, "power": self._power, "full": self._full
+            "kills": self._kills, "links": self._links, "parted": self._parted, "frozen": self._frozen,
+            "power": self._power, "full": self._full,
         }  # fmt: skip
         faults[self.kind]()
 
     def _begin(self, how: How | None = None) -> Load:
         self.ground.start(how)
-        self.ground.deploy()
+        self.ground.deploy(*WEIGHTS)
         self._load = Load(self.ground, self._receiver, Random(self._chance.random()))
         self._stack.callback(self._load.close)
         return self._load
@@ -125,6 +126,22 @@ class Round:
         self._kill_for(self._deeds, APART, also=weather.pass_by)
         self.facts["link faults"] = weather.faults
         link.mend()
+
+    def _parted(self) -> None:
+        """Server and machine do not see each other for longer than a lease, while long tasks go on."""
+        link = Link(self.ground.port)
+        self._stack.callback(link.close)
+        load = self._begin(How(link=link.url, apart=True))
+        for _ in range(2):
+            long = [{"seconds": self._chance.uniform(2, 40)} for _ in range(6)]
+            load.submit("patient", long)
+            load.submit("copied", long[:2])
+            self._kill_for(10, SLOW)
+            self._chance.choice((link.cut, link.choke))()
+            self.facts["partings"] += 1
+            self._kill_for(8, SLOW, 2 * self._chance.choice((PAST_LEASE, 22.0)) / 8)
+            link.mend()
+            self._kill_for(20, SLOW, 0.2)
 
     def _frozen(self) -> None:
         """SIGSTOP of runners, past their lease and for less; SIGCONT afterwards. Kills of children go on beside it."""
