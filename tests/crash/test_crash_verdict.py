@@ -45,6 +45,9 @@ WRONG: dict[str, Callable[[Books], Books]] = {
     "not final": lambda b: b._replace(tasks={**b.tasks, "b": FAILED._replace(status="RETRY")}),
     "two attempts alive at once": lambda b: b._replace(notes=[*b.notes, Note("twice", 7, "a", 2, "box", 20)]),
     "begun 2 times": lambda b: b._replace(notes=[*b.notes, NOTES[0]]),
+    "2 attempts, 1 allowed": lambda b: b._replace(
+        tasks={**b.tasks, "b": Row("FAILED", 2, "once", None, ("interrupted", "lost"))}
+    ),
     "4 attempts, 3 allowed": lambda b: b._replace(
         tasks={**b.tasks, "b": FAILED._replace(attempts=4, kinds=("lost",) * 4)}
     ),

@@ -129,7 +129,8 @@ def _twice(books: Books) -> Iterable[str]:
 
 def _attempts(books: Books) -> Iterable[str]:
     for task, row in books.tasks.items():
-        allowed = 1 + RETRIES[row.queue] + row.kinds.count("interrupted")
+        retries = RETRIES[row.queue]
+        allowed = 1 + (retries and retries + row.kinds.count("interrupted"))  # what a stop cut off is not counted
         if row.attempts > allowed:
             yield f"{row.attempts} attempts, {allowed} allowed: {task} ({row.queue})"
         if row.status == "FAILED" and row.attempts < allowed:

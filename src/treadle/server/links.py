@@ -197,6 +197,8 @@ class Links:
             while (frame := await _frame(receive)) is not None:
                 self._from_agent(hello.agent_id, socket, _decoded(decode_from_agent, frame))
         except TreadleError as error:
+            if error.status >= TreadleError.status:
+                raise
             log.warning("agent refused", agent=hello and hello.agent_id, error=str(error))
             return str(error)
         finally:
