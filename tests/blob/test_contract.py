@@ -207,6 +207,7 @@ def test_what_a_killed_server_left_is_removed_on_disk(tmp_path: Path) -> None:
     (tmp_path / ".incoming" / "half").write_bytes(b"h")
 
     blob = DiskBlob(tmp_path)
+    blob.sweep()
 
     assert list((tmp_path / ".incoming").iterdir()) == []
     assert get(blob, "a") == b"whole"

@@ -103,6 +103,7 @@ DOORS = {
     "POST /api/v1/token/{workspace}": ADMIN,
     "DELETE /api/v1/token/{workspace}/{token_id}": ADMIN,
     "POST /api/v1/token/{workspace}/{token_id}/toggle": ADMIN,
+    "GET /v2/backup": ADMIN,
     "GET /v2/workspace": READ,
     "GET /v2/workspace/signing-key": ADMIN,
     "GET /api/v1/token/{workspace}/signing-key": ADMIN,

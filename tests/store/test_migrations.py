@@ -180,7 +180,8 @@ def test_small_rows_hold_what_large_ones_held(path: Path) -> None:
     old = past.of_schema(7, path)
     large = b'{"args":["%s"]}' % (b"x" * 5000)
     old.execute("UPDATE payload SET body = ? WHERE task_seq = 1", (large,))
-    old.execute("UPDATE task SET status = 'RETRY', attempts = 1, container_id = 'forgotten' WHERE seq = 1")
+    retried = "UPDATE task SET status = 'RETRY', attempts = 1, container_id = 'forgotten', failure = ? WHERE seq = 1"
+    old.execute(retried, (past.FAILURE,))
     old.execute("INSERT INTO attempt VALUES (1, 1, 'forgotten', 'FAILED', 2.0, 3.0, ?, NULL)", (past.FAILURE,))
     old.close()
 

@@ -24,12 +24,17 @@ class DiskBlob:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / INCOMING
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        for left in self._incoming.iterdir():  # by a server that was killed in the middle of an upload
-            left.unlink()
+
+    def sweep(self) -> None:
+        """Remove what a server has left that was killed in the middle of an upload."""
+        if self._incoming.is_dir():
+            for left in self._incoming.iterdir():
+                left.unlink()
 
     def start(self, key: str) -> DiskUpload:
-        return DiskUpload(self._root, self._path(key), self._incoming)
+        path = self._path(key)
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        return DiskUpload(self._root, path, self._incoming)
 
     def open(self, key: str) -> BinaryIO:
         path = self._path(key)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import treadle
+from treadle.cli.backup import backup, restore, verify
 from treadle.cli.container import containers
 from treadle.cli.deploy import deploy
 from treadle.cli.deployment import deployments, why
@@ -60,5 +61,5 @@ app.add_typer(webhooks)
 app.add_typer(secrets)
 app.add_typer(tokens)
 app.add_typer(volumes)
-for command in (ls, cp, rm, mv):
+for command in (ls, cp, rm, mv, backup, restore, verify):
     app.command(cls=Command)(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,8 +37,11 @@ from treadle.store.schema import Tell
 from treadle.store.sqlite import SqliteStore
 
 DATABASE = "treadle.db"
+BLOB_FOLDER = "blob"
 KEY_FILE = "secret.key"
 RESTORING = "restoring"  # there while a restore takes things away and puts others in their place
+BACKUP_COPY = "backup.part"  # the database as a backup has it, until it is written
+RESTORE_STAGE = "restore.part"  # what a restore has unpacked
 
 
 class Chance(msgspec.Struct, frozen=True):
@@ -88,11 +92,26 @@ def open_store(data: Path, tell: Tell = lambda _line: None) -> Store:
             f"{path} is {'empty' if path.exists() else 'missing'}, though a server has run here.",
             f"Bring a backup back with `treadle restore FILE`; or, to begin with nothing, remove {CREDENTIALS_FILE}.",
         )
+    _sweep(data)
     return SqliteStore.open(path, tell)
 
 
+def _sweep(data: Path) -> None:
+    """Remove what a backup and a restore have left that were killed."""
+    for left in data.glob(f"{BACKUP_COPY}*"):
+        left.unlink()
+    shutil.rmtree(data / RESTORE_STAGE, ignore_errors=True)
+
+
 def open_blob(data: Path) -> Blob:
-    return DiskBlob(data / "blob")
+    blob = DiskBlob(data / BLOB_FOLDER)
+    blob.sweep()
+    return blob
+
+
+def look_at_blob(data: Path) -> Blob:
+    """The same, for who changes nothing in the folder."""
+    return DiskBlob(data / BLOB_FOLDER)
 
 
 def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, report: Report) -> Engine:

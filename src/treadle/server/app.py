@@ -19,6 +19,7 @@ from treadle.model.api import ErrorBody, Health
 from treadle.model.errors import NotFound, TreadleError, sentence
 from treadle.model.wire import AGENT_PATH, RUNNER_PATH
 from treadle.server.asgi import ASGI, NO_SNIFF, Receive, Scope, Send, failure, reply
+from treadle.server.backups import Backups
 from treadle.server.containers import Containers
 from treadle.server.deployments import Deployments
 from treadle.server.hot import PREFIX, Enqueue
@@ -36,6 +37,9 @@ from treadle.server.tasks import Tasks
 from treadle.server.tokens import Tokens
 from treadle.server.volumes import Volumes
 
+CONTROLLERS = (
+    Tasks, Deployments, Images, Outputs, Containers, Serving, Secrets, Tokens, Volumes, Backups,
+)  # fmt: skip
 CODES = {400: "invalid", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 ADVICE = "See /openapi.json for the routes and what they take."
 MAX_SAID = 500  # characters of what the framework says
@@ -106,7 +110,7 @@ def _litestar(house: House, version: str) -> Litestar:
         return house
 
     return _Rest(
-        route_handlers=[health, Tasks, Deployments, Images, Outputs, Containers, Serving, Secrets, Tokens, Volumes],
+        route_handlers=[health, *CONTROLLERS],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
         exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
         openapi_config=OpenAPIConfig(

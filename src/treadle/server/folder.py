@@ -35,6 +35,7 @@ class Lock:
     def __init__(self, data: Path) -> None:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._data = data
+        self._announced = False
         self._file = (data / LOCK_FILE).open("a")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,6 +47,7 @@ class Lock:
 
     def announce(self, url: str) -> None:
         """Say where and who we are, for `treadle down`."""
+        self._announced = True
         started = psutil.Process().create_time()
         _write(self._data / SERVER_FILE, json.dumps({"pid": os.getpid(), "url": url, "started": started}), 0o644)
 
@@ -60,7 +62,8 @@ class Lock:
             path.unlink(missing_ok=True)
 
     def release(self) -> None:
-        (self._data / SERVER_FILE).unlink(missing_ok=True)
+        if self._announced:
+            (self._data / SERVER_FILE).unlink(missing_ok=True)
         self._file.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
@@ -20,6 +21,14 @@ from treadle.server.shelves import Shelves
 from treadle.server.views import Views
 
 
+class Shield:
+    """Keeps what a backup names until it is written: `held` then. `deleting` is locked by whoever deletes blobs."""
+
+    def __init__(self) -> None:
+        self.deleting = asyncio.Lock()
+        self.held = False
+
+
 class House(msgspec.Struct, frozen=True):
     """`base`: the URL the server is reached at. `draining`: whether it is shutting down."""
 
@@ -34,6 +43,7 @@ class House(msgspec.Struct, frozen=True):
     builds: Builds
     shelves: Shelves
     sessions: Sessions
+    shield: Shield
     draining: Callable[[], bool]
 
     def caller(self, request: AnyRequest, role: Role, *, container: bool = False, workspace: str = "") -> Caller:

@@ -16,6 +16,7 @@ from treadle.model.errors import TreadleError
 from treadle.model.task import Delivery
 from treadle.server.bridge import Bridge
 from treadle.server.delivering import DeliveryLoop
+from treadle.server.house import Shield
 
 SECOND = 1.0
 PRUNE_SECONDS = 10.0  # between two walks through the tasks
@@ -62,23 +63,30 @@ async def look_after(bridge: Bridge) -> None:
     await asyncio.gather(*(bridge.ask(duty, None) for duty in duties))
 
 
-async def prune(bridge: Bridge, blob: Blob, keep: Keep, cap: Cap) -> None:
+async def prune(bridge: Bridge, blob: Blob, keep: Keep, cap: Cap, shield: Shield) -> None:
     """Forget what ended long ago and the oldest logs beyond the cap, slice after slice with a pause in between."""
     retention = bridge.engine.retention
     more = True
     while more:
-        doomed = await bridge.ask(retention.walk, keep, urgent=False)
-        for key in doomed.blob_keys:
-            await asyncio.to_thread(blob.delete, key)
-        if doomed.task_seqs:
-            await bridge.ask(retention.forget, doomed)
-        more = doomed.more
+        async with shield.deleting:
+            more = not shield.held and await _prune_slice(bridge, blob, keep)
         await asyncio.sleep(PRUNE_PAUSE)
     await bridge.ask(retention.forget_containers, keep)
     more = True
     while more:
         more = await bridge.ask(retention.trim_logs, cap, urgent=False)
         await asyncio.sleep(PRUNE_PAUSE)
+
+
+async def _prune_slice(bridge: Bridge, blob: Blob, keep: Keep) -> bool:
+    """Whether there is more to look at."""
+    retention = bridge.engine.retention
+    doomed = await bridge.ask(retention.walk, keep, urgent=False)
+    for key in doomed.blob_keys:
+        await asyncio.to_thread(blob.delete, key)
+    if doomed.task_seqs:
+        await bridge.ask(retention.forget, doomed)
+    return doomed.more
 
 
 def deliveries(bridge: Bridge, send: Callable[[Send], Awaitable[Outcome]]) -> DeliveryLoop:

@@ -20,7 +20,7 @@ import uvicorn
 
 from treadle import __version__
 from treadle.engine.assemble import Chance, Engine, assemble, open_blob, open_store
-from treadle.engine.face import Blob, Store
+from treadle.engine.face import Store
 from treadle.engine.fleet import Drain
 from treadle.engine.retention import Cap, Keep
 from treadle.lines import Logger
@@ -35,7 +35,7 @@ from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 from treadle.server.delivering import LateSender
-from treadle.server.house import House
+from treadle.server.house import House, Shield
 from treadle.server.lookup import Lookup
 from treadle.server.patience import PatientHttp
 from treadle.server.sessions import Sessions
@@ -74,11 +74,12 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         stop = asyncio.Event()
         agent_token = folder.new_token()
         house = _house(settings, base, bridge, agent_token=agent_token, draining=stop.is_set)
+        stack.callback(house.reader.close)  # the last one to close takes the write-ahead log along
         stack.callback(house.sessions.close)
         for deployment in house.reader.served():
             house.sessions.opened(deployment)
         await stack.enter_async_context(_listening(App(house, __version__), listener))
-        await stack.enter_async_context(_ticking(bridge, house.blob, settings))
+        await stack.enter_async_context(_ticking(bridge, house, settings))
         kill = asyncio.Event()
         agent = asyncio.create_task(run_agent(url=base, token=agent_token, data=settings.data, stop=kill))
         _leave_garbage_be()
@@ -160,6 +161,7 @@ def _house(
         builds=Builds(bridge, reader, _new_id),
         shelves=Shelves(bridge, _new_id),
         sessions=Sessions(bridge, lookup.changed),
+        shield=Shield(),
         draining=draining,
     )
 
@@ -216,7 +218,7 @@ async def _listening(app: App, listener: socket.socket) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _ticking(bridge: Bridge, blob: Blob, settings: Settings) -> AsyncIterator[None]:
+async def _ticking(bridge: Bridge, house: House, settings: Settings) -> AsyncIterator[None]:
     sender = LateSender(allow_private=settings.allow_private_webhooks, allow_loopback=_on_loopback(settings.host))
     delivery = loops.deliveries(bridge, sender.send)
 
@@ -230,7 +232,8 @@ async def _ticking(bridge: Bridge, blob: Blob, settings: Settings) -> AsyncItera
         await loops.deliver(bridge, delivery)
 
     async def prune() -> None:
-        await loops.prune(bridge, blob, Keep(settings.retention * 86400), Cap(settings.max_logs * 2**20))
+        keep, cap = Keep(settings.retention * 86400), Cap(settings.max_logs * 2**20)
+        await loops.prune(bridge, house.blob, keep, cap, house.shield)
 
     ticks = [(loops.PRUNE_SECONDS, prune), (0.0, wake), (loops.SECOND, look), (0.0, deliver)]
     running = [asyncio.create_task(loops.each(seconds, tick)) for seconds, tick in ticks]

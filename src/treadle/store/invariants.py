@@ -107,6 +107,12 @@ STATES = [
 
 ATTEMPTS = [
     Invariant(
+        "failures",
+        f"""SELECT {_TASK}, 'it is ' || status || IIF(failure IS NULL, ' without a failure', ' with a failure')
+        FROM task WHERE IIF(status = 'COMPLETE', failure IS NOT NULL,
+            status NOT IN ('PENDING', 'RUNNING') AND failure IS NULL)""",
+    ),
+    Invariant(
         "attempts are counted",
         f"""SELECT {_TASK}, 'it is ' || task.status || ' after ' || task.attempts || ' attempts; '
             || COUNT(attempt.number) || ' have ended, the last as number ' || COALESCE(MAX(attempt.number), 0)

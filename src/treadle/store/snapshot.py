@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
 
-STEP = 1024  # pages between two reports
+STEP = 1024  # pages
+BUSY_MILLISECONDS = 10_000
 
 
-def copy_whole(source: apsw.Connection, target: Path, told: Callable[[int, int], None] | None = None) -> None:
+def copy_whole(source: apsw.Connection, target: Path) -> None:
     """Copy the database of a connection with what is in its log; the target is seen when it is whole and on disk.
 
-    What others commit meanwhile is not in it. `told` gets pages done and pages in all; it may raise.
+    What others commit meanwhile is not in it.
 
     Raises:
         OSError, apsw.Error: nothing is left of the copy.
@@ -24,12 +25,22 @@ def copy_whole(source: apsw.Connection, target: Path, told: Callable[[int, int],
     part.unlink(missing_ok=True)
     try:
         with _one_moment(source):
-            _copy_pages(source, part, told or (lambda _done, _all: None))
+            _copy_pages(source, part)
         _onto_disk(part)
         part.replace(target)
         _onto_disk(target.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """The same of a file, for the process that has it open or nobody else."""
+    connection = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        connection.set_busy_timeout(BUSY_MILLISECONDS)
+        copy_whole(connection, target)
+    finally:
+        connection.close()
 
 
 @contextmanager
@@ -43,7 +54,7 @@ def _one_moment(connection: apsw.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-def _copy_pages(source: apsw.Connection, part: Path, told: Callable[[int, int], None]) -> None:
+def _copy_pages(source: apsw.Connection, part: Path) -> None:
     target = apsw.Connection(str(part))
     try:
         part.chmod(0o600)
@@ -52,7 +63,6 @@ def _copy_pages(source: apsw.Connection, part: Path, told: Callable[[int, int], 
         with target.backup("main", source, "main") as backup:
             while not backup.done:
                 backup.step(STEP)
-                told(backup.page_count - backup.remaining, backup.page_count)
     finally:
         target.close()
 

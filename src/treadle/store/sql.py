@@ -240,6 +240,7 @@ PUT_SECRET = f"""INSERT INTO secret ({_SECRET}) VALUES (?, ?, ?, ?, ?)
 DELETE_SECRET = "DELETE FROM secret WHERE workspace_id = ? AND name = ?"  # noqa: S105
 SECRET = f"SELECT {_SECRET} FROM secret WHERE workspace_id = ? AND name = ?"
 SECRETS = f"SELECT {_SECRET} FROM secret WHERE workspace_id = ? ORDER BY name"
+EVERY_SECRET = f"SELECT {_SECRET} FROM secret ORDER BY workspace_id, name"
 
 # volumes
 
