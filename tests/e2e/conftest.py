@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from place import Place, Receiver
+from place import Place, Receiver, shared_beside
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder that containers can see, too, and that lies beside the data folders, which they cannot."""
+    name = re.sub(r"\W", "_", request.node.name)[:40]
+    shared = shared_beside(tmp_path_factory.getbasetemp() / "any")
+    return Path(tempfile.mkdtemp(prefix=name, dir=shared))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import queue
+import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -27,7 +29,7 @@ TREADLE = [str(Path(sys.executable).with_name("treadle"))]
 HTTP = httpx2.Client(trust_env=False, timeout=70, limits=httpx2.Limits(max_keepalive_connections=0))
 
 
-def until(ready: Callable[[], Any], seconds: float = 20.0, what: str = "it") -> Any:
+def until(ready: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> Any:
     """Wait for a condition with a deadline; answers its first true value."""
     deadline = time.monotonic() + seconds
     while not (value := ready()):
@@ -45,13 +47,52 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def process_of(container_id: str, pid: int) -> psutil.Process | None:
+    """The live process that has this number in its container, where numbers may be others than the machine's."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("CONTAINER_ID") == container_id and _inner_pid(process.pid) == pid:
+                return process if is_alive(process.pid) else None
+    return None
+
+
+def _inner_pid(pid: int) -> int:
+    """The number by which a process knows itself: the last that proc_pid_status(5) tells."""
+    status = Path(f"/proc/{pid}/status")
+    told = [line.split() for line in status.read_text().splitlines() if line.startswith("NSpid:")] if status.exists() else []
+    return int(told[0][-1]) if told else pid
+
+
+def free_port() -> int:
+    """A port that is free, and that nobody is given while its server is away: below those the kernel deals out."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+
+
+def shared_beside(folder: Path) -> Path:
+    """Where handlers and tests leave each other files, for all places of one run: containers see no other folder."""
+    shared = folder.parent / "shared"
+    shared.mkdir(exist_ok=True)
+    return shared
+
+
 class Place:
-    """One data folder and the server over it. `app(...)` writes user code; everything else is HTTP or the CLI."""
+    """One data folder and the server over it. `app(...)` writes user code; everything else is HTTP or the CLI.
+
+    Containers are shut off as far as this machine can, as everybody's are.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
         self.code = folder / "code"
         self.code.mkdir(parents=True)
+        self.shared = shared_beside(folder)
+        self.own_port = free_port()
         self.process: subprocess.Popen[str] | None = None
         self.url = ""
         self.token = ""
@@ -60,26 +101,24 @@ class Place:
     @property
     def environ(self) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("TREADLE_")}
-        # Handlers leave notes in files of the machine and tell pids that tests kill, so they are not shut off; what
-        # is said of isolation is held by tests that ask for it, with env={"TREADLE_ISOLATION": …}.
-        open_ = {"TREADLE_ISOLATION": "process"}
-        return clean | open_ | {"TREADLE_DATA": str(self.data), "NO_COLOR": "1", "COLUMNS": "200"}
+        own = {"TREADLE_DATA": str(self.data), "TREADLE_SHARED_FOLDERS": str(self.shared)}
+        return clean | own | {"NO_COLOR": "1", "COLUMNS": "200"}
 
     # server
 
-    def up(self, *flags: str, port: int | None = 0, env: dict[str, str] | None = None) -> Place:
+    def up(self, *flags: str, listen: bool = True, env: dict[str, str] | None = None) -> Place:
         """Start `treadle up` in the foreground of a process of its own and wait until it says where it is.
 
-        The port is a free one, or as configured when it is None.
+        It is the same port each time, or the one configured where it is not told to `listen`.
         """
-        listen = [] if port is None else ["--port", str(port)]
+        where = ["--port", str(self.own_port)] if listen else []
         with self.log.open("a") as out:
             self.process = subprocess.Popen(
-                [*TREADLE, "up", *listen, *flags],
+                [*TREADLE, "up", *where, *flags],
                 env=self.environ | (env or {}), stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True,
             )  # fmt: skip
         pid = self.process.pid
-        until(lambda: self._announced(pid) or (self.process and self.process.poll() is not None), what="start")
+        until(lambda: self._announced(pid) or (self.process and self.process.poll() is not None), seconds=120, what="start")
         assert self.process.poll() is None, self.log.read_text()
         return self
 
@@ -103,7 +142,7 @@ class Place:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
 
-    def stop(self, seconds: float = 45.0) -> int:
+    def stop(self, seconds: float = 90.0) -> int:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -130,7 +169,7 @@ class Place:
 
     # CLI
 
-    def cli(self, *args: str, env: dict[str, str] | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def cli(self, *args: str, env: dict[str, str] | None = None, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*TREADLE, *args], cwd=self.code, env=self.environ | (env or {}), stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=timeout, check=False,
@@ -141,7 +180,7 @@ class Place:
         path = self.app(text, "script.py")
         return subprocess.run(
             [sys.executable, str(path)], cwd=self.code, env=self.environ | (env or {}), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
 
     # user code
@@ -181,7 +220,7 @@ class Place:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def ended(self, task_id: str, seconds: float = 30) -> dict[str, Any]:
+    def ended(self, task_id: str, seconds: float = 90) -> dict[str, Any]:
         """The task once it is final."""
         deadline = time.monotonic() + seconds
         while (task := self.task(task_id, wait=5))["status"] not in FINAL:
@@ -230,7 +269,7 @@ class Receiver:
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
 
-    def next(self, seconds: float = 20) -> Got:
+    def next(self, seconds: float = 60) -> Got:
         return self.got.get(timeout=seconds)
 
     def close(self) -> None:

@@ -132,7 +132,7 @@ def test_a_container_survives_its_server_and_is_adopted(engine_place: Place, doc
     until(lambda: container in containers(docker, engine_place), what="the container")
     before = docker.run("inspect", "--format", "{{.State.Pid}}", container)
     engine_place.kill9()
-    engine_place.up(port=engine_place.port)
+    engine_place.up()
     assert docker.run("inspect", "--format", "{{.State.Pid}}", container) == before
     (engine_place.data / "agent" / "containers" / container / "code" / "go").touch()
     task = engine_place.ended(task_id, 60)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 import pytest
-from place import Place, until
+from notes import ledger, open_gate
+from place import Place, process_of, until
 
 pytestmark = pytest.mark.e2e
 
 ANCESTORS = """
-    import os
-    from pathlib import Path
+    from notes import gate, note
     from treadle import task_queue
 
     @task_queue(keep_warm_seconds=0)
-    def handler():
-        pid, lines = os.getpid(), []
-        for _ in range(4):
-            lines.append(Path(f"/proc/{pid}/cmdline").read_text().replace(chr(0), " ").strip())
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        return lines
+    def handler(folder):
+        note(folder, "start")
+        gate(folder)
 """
 OWN_MODULE = """
     import secrets
@@ -44,10 +43,17 @@ def _zygotes(place: Place) -> list[psutil.Process]:
     return [process for process in place.processes() if process.cmdline()[-1] == "treadle.runner.zygote"]
 
 
-def test_the_first_container_after_a_deploy_is_forked(place: Place) -> None:
+def test_the_first_container_after_a_deploy_is_forked(place: Place, tmp_path: Path) -> None:
     """The deploy has started the zygote: child, template and runner descend from it."""
+    place.share_notes()
     place.deploy(ANCESTORS, name="ancestors")
-    lines = place.ended(place.submit("ancestors"))["result"]
+    task_id = place.submit("ancestors", folder=str(tmp_path))
+    line = until(lambda: ledger(tmp_path))[0]
+    child = process_of(line["container"], line["pid"])
+    assert child is not None
+    lines = [" ".join(process.cmdline()) for process in (child, *child.parents()[:3])]
+    open_gate(tmp_path)
+    place.ended(task_id)
     assert lines[0] == lines[1] == lines[2]
     assert " -P -m treadle.runner " in lines[0]
     assert lines[3].endswith(" -P -m treadle.runner.zygote")

@@ -64,16 +64,17 @@ def test_each_container_has_devices_of_its_own_by_name(place: Place, tmp_path: P
     assert place.ended(late)["status"] == "COMPLETE"
 
 
-def test_a_gpu_that_no_machine_has_is_unschedulable(place: Place) -> None:
+def test_a_gpu_that_no_machine_has_is_unschedulable(place: Place, tmp_path: Path) -> None:
     """A10 is not A10G; the deploy warns and the task says what there is."""
     made = deploy(place, "wrong", 'gpu="A10", gpu_count=2')
     reason = "unschedulable: gpu=A10 x2; this cluster has: NVIDIA A10G x2, Tesla T4 x1"
     assert made["warning"] == reason
-    task_id = place.submit("wrong", folder="/")
+    task_id = place.submit("wrong", folder=str(tmp_path))
     until(lambda: place.task(task_id)["why"] == reason)
     assert place.cli("why", task_id).stdout == f"PENDING: {reason}\n"
     deploy(place, "enough", 'gpu="any", gpu_count=3')
-    assert len(str(place.ended(place.submit("enough", folder="/", door="etc"))["result"]).split(",")) == 3
+    open_gate(tmp_path)
+    assert len(str(place.ended(place.submit("enough", folder=str(tmp_path)))["result"]).split(",")) == 3
 
 
 def test_kill_9_of_a_container_frees_its_device(place: Place, tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_a_restart_of_server_and_agent_keeps_who_has_what(place: Place, tmp_path
     first = place.submit("kept", folder=str(tmp_path))
     held = devices(tmp_path, first)
     place.kill9()
-    place.up(env=FAKE, port=place.port)
+    place.up(env=FAKE)
     second = place.submit("other", folder=str(tmp_path), door="later")
     until(lambda: place.task(second)["why"] == "waits for gpu=T4 x1: 0 of 1 are free now")
     open_gate(tmp_path)

@@ -130,14 +130,16 @@ def test_more_isolation_than_there_is_keeps_tasks_waiting_and_says_why(shut: Pla
     assert shut.cancel(task_id) == [task_id]
 
 
-def test_an_open_agent_refuses_what_needs_a_closed_one(place: Place) -> None:
+def test_an_open_agent_refuses_what_needs_a_closed_one(own_place: Place) -> None:
     """At level 0 neither a demanded level nor a blocked network can be had."""
+    place = own_place.up(env={"TREADLE_ISOLATION": "process"})
     for name, option in (("level", "min_isolation=1"), ("network", "block_network=True")):
         place.deploy(PROBE.replace("retries=0", f"retries=0, {option}"), name=name)
         task_id = place.submit(name, paths=[])
         why = until(lambda task_id=task_id: (w := place.task(task_id)["why"]).startswith("unschedulable") and w)
         assert option in why and "at most 0 (process): TREADLE_ISOLATION=process" in why
         assert place.cancel(task_id) == [task_id]
+    assert place.stop() == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to see every container's processes")
@@ -157,9 +159,8 @@ def test_a_closed_container_survives_the_death_of_its_server(own_place: Place) -
     )
     task_id = own_place.submit()
     own_place.running(task_id)
-    port = own_place.port
     own_place.kill9()
-    own_place.up(port=port, env={"TREADLE_ISOLATION": "namespaces"})
+    own_place.up(env={"TREADLE_ISOLATION": "namespaces"})
     task = own_place.ended(task_id)
     assert (task["result"], len(task["attempts"])) == ("survived", 1), task
     assert own_place.stop() == 0

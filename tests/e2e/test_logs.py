@@ -261,7 +261,6 @@ def test_logs_outlive_a_server_that_is_killed(own_place: Place, tmp_path: Path) 
     place.share_notes()
     place.data.mkdir(parents=True, exist_ok=True)
     place.up()
-    port = place.port
     place.deploy(
         """
         from notes import gate
@@ -284,7 +283,7 @@ def test_logs_outlive_a_server_that_is_killed(own_place: Place, tmp_path: Path) 
         place.kill9()
         notes.open_gate(tmp_path, "first")
         until((tmp_path / "printed").exists)
-        place.up(port=port)
+        place.up()
         notes.open_gate(tmp_path, "second")
         assert process.stdout.read() == "two\nthree\n"
         assert process.wait(20) == 0

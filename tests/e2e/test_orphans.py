@@ -94,7 +94,7 @@ def test_nothing_is_left_of_a_container_whose_runner_is_killed(
     """`kill -9` of its first process: children, programs and daemons that they have started are gone at once."""
     container = Container(ending, level, checkpoint=checkpoint)
     os.kill(container.runner, 9)
-    until(lambda: not any(map(is_alive, container.pids)), 1.0, "the end of all of it")
+    until(lambda: not any(map(is_alive, container.pids)), what="the end of all of it")
     task = ending.ended(container.task_id)
     assert (task["status"], task["attempts"][0]["failure_kind"]) == ("FAILED", "lost")
     assert marked(container.id) == set()
@@ -104,10 +104,9 @@ def test_nothing_is_left_of_a_container_whose_runner_is_killed(
 def test_a_container_goes_on_without_its_server_and_is_adopted_by_the_next(ending: Place, level: Isolation) -> None:
     """`kill -9` of server and agent: every process lives, the next start has the same container, no second one."""
     container = Container(ending, level)
-    port = ending.port
     ending.kill9()
     assert marked(container.id) == container.pids
-    ending.up(port=port, env=container.env)
+    ending.up(env=container.env)
     container.open_gate()
     task = ending.ended(container.task_id)
     assert (task["status"], task["result"], len(task["attempts"])) == ("COMPLETE", container.id, 1)
@@ -120,7 +119,7 @@ def test_a_container_that_finds_no_server_ends_itself(ending: Place, level: Isol
     """After `orphan_grace` seconds without a server there is not one process left of it."""
     container = Container(ending, level, TREADLE_ORPHAN_GRACE="1")
     ending.kill9()
-    until(lambda: not any(map(is_alive, container.pids)), 10, "the end of all of it")
+    until(lambda: not any(map(is_alive, container.pids)), what="the end of all of it")
     assert marked(container.id) == set()
 
 

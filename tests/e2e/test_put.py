@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from place import Place, until
+from place import Place, free_port, until
 
 pytestmark = pytest.mark.e2e
 
@@ -184,9 +183,7 @@ def test_put_while_the_module_is_imported_does_nothing(app: Place) -> None:
 @pytest.fixture
 def alone(own_place: Place) -> Iterator[Place]:
     """A place where no server runs and none is configured but the port at which one would listen."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     own_place.data.mkdir()
     (own_place.data / "config.toml").write_text(f"port = {port}\n")
     own_place.url = f"http://127.0.0.1:{port}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import stat
 import time
 import tomllib
 from pathlib import Path
 
 import pytest
-from place import Place, is_alive, until
+from place import Place, free_port, is_alive, process_of, until
 
 pytestmark = pytest.mark.e2e
 
@@ -40,12 +39,6 @@ def running_task(place: Place, folder: Path) -> str:
     place.running(task_id)
     until(lambda: (p := folder / "started").exists() and p.read_text(), what="the handler's first line")
     return task_id
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def test_the_first_start_is_ready_soon_and_says_where(own_place: Place) -> None:
@@ -112,7 +105,7 @@ def test_the_configuration_file_says_where_to_listen_and_what_is_allowed(own_pla
     port = free_port()
     own_place.data.mkdir()
     (own_place.data / "config.toml").write_text(f"port = {port}\nmax_body = 1000\n")
-    own_place.up(port=None)
+    own_place.up(listen=False)
     assert own_place.url == f"http://127.0.0.1:{port}"
     assert own_place.cli("task", "list", "--json").stdout.strip() == "[]"
     own_place.deploy("from treadle import task_queue\n\n@task_queue()\ndef handler(): pass\n")
@@ -148,12 +141,14 @@ def test_sigterm_lets_a_running_task_finish(own_place: Place, tmp_path: Path) ->
 
 def test_a_task_longer_than_the_grace_leaves_no_process_and_is_not_lost(own_place: Place, tmp_path: Path) -> None:
     """After the grace the task is killed with all it started; the next server runs it again."""
-    task_id = running_task(own_place.up("--grace", "0.5"), tmp_path)
-    own = int((tmp_path / "started").read_text())
+    place = own_place.up("--grace", "0.5")
+    task_id = running_task(place, tmp_path)
+    own = process_of(place.task(task_id)["container_id"], int((tmp_path / "started").read_text()))
+    assert own is not None
     start = time.monotonic()
     assert own_place.stop() == 0, own_place.log.read_text()
     print(f"stopped after {time.monotonic() - start:.2f} s with a grace of 0.5 s")
-    assert own_place.processes() == [] and not is_alive(own)
+    assert own_place.processes() == [] and not is_alive(own.pid)
     (tmp_path / "go").touch()
     task = own_place.up().ended(task_id)
     assert (task["status"], len(task["attempts"])) == ("COMPLETE", 2)

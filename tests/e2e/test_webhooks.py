@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import socket
 import time
 from base64 import b64encode
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from notes import open_gate
-from place import Got, Place, Receiver
+from place import Got, Place, Receiver, free_port, until
 from standardwebhooks import Webhook, WebhookVerificationError
 
 pytestmark = pytest.mark.e2e
@@ -131,7 +130,14 @@ def test_the_webhooks_of_cancelled_tasks_pending_and_running(
 
 def test_the_webhook_of_an_expired_task(place: Place, receiver: Receiver, key: str, tmp_path: Path) -> None:
     """A task that has waited longer than its ttl tells so, though nothing ever ran."""
-    name = queue(place, receiver, "expired", "gate(folder)", "task_policy=TaskPolicy(ttl=1)")
+    name = queue(place, receiver, "expired", "gate(folder)", "task_policy=TaskPolicy(ttl=3)")
+    assert place.request("POST", f"/taskqueue/{name}/warmup").status_code == 200
+
+    def warm() -> bool:
+        shown = place.request("GET", "/v2/containers").json()
+        return any(one["deployment"] == f"{name} v1" and one["status"] == "RUNNING" for one in shown)
+
+    until(warm, what="a warm container")
     ahead = place.submit(name, folder=str(tmp_path))
     place.running(ahead)
     task = place.ended(place.submit(name, folder=str(tmp_path)))
@@ -180,9 +186,7 @@ def test_a_receiver_that_fails_is_tried_again_with_the_same_message(place: Place
 
 def test_a_webhook_survives_the_death_of_the_server(own_place: Place) -> None:
     """The receiver is down and the server is killed; both come back on their ports, and the webhook arrives, once."""
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    port = free_port()
     place = own_place.up()
     place.deploy(
         f"""
@@ -198,7 +202,7 @@ def test_a_webhook_survives_the_death_of_the_server(own_place: Place) -> None:
     place.kill9()
     receiver = Receiver(port=port)
     try:
-        place.up(port=place.port)
+        place.up()
         assert place.task(task["id"])["status"] == "COMPLETE"
         verify(receiver.next(), key, task, "kept")
         no_more(receiver)

@@ -79,9 +79,9 @@ class Enqueue:
         asked = path[len(PREFIX) :].rstrip("/")
         wish = BATCH if asked.endswith(BATCH) else WARMUP if asked.endswith(WARMUP) else ""
         parts = asked.removesuffix(wish).split("/")
-        deployment = self._target(parts, authorization, path)
         if wish == WARMUP and parts[0] == "public":
             raise NotFound("Public queues are not warmed up.", "Use /taskqueue/id/ID/warmup with a token.")
+        deployment = self._target(parts, authorization, path)
         if self._draining():
             raise Unavailable("The server is shutting down.", "Try again when it is back.")
         return Aim(authorization, deployment, wish)
