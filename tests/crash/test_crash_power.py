@@ -51,12 +51,12 @@ def survivors(folder: Path, synchronous: str, seed: int) -> tuple[int, int]:
         writer.close()
 
 
-def test_all_that_was_committed_in_full_survives(shim: power.Shim, tmp_path: Path) -> None:
+def test_all_that_was_committed_in_full_survives(shim: power.Shim, quick_folder: Path) -> None:
     """With `synchronous=full`, as the store has it, no committed row is lost, however the cut falls."""
-    assert {survivors(tmp_path, "full", seed)[0] for seed in range(8)} == {ROWS}
+    assert {survivors(quick_folder, "full", seed)[0] for seed in range(8)} == {ROWS}
 
 
-def test_what_was_not_synced_is_lost(shim: power.Shim, tmp_path: Path) -> None:
+def test_what_was_not_synced_is_lost(shim: power.Shim, quick_folder: Path) -> None:
     """With `synchronous=normal` the newest commits lie in the log unsynced, and cuts take them."""
-    kept = {survivors(tmp_path, "normal", seed)[0] for seed in range(8)}
+    kept = {survivors(quick_folder, "normal", seed)[0] for seed in range(8)}
     assert min(kept) < ROWS

@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from treadle.engine.webhooks import PER_HOST, Outcome, Send
+from treadle.model.errors import NoSpace
 from treadle.model.task import Delivery, DeliveryStatus
 from treadle.server.delivering import AT_ONCE, DeliveryLoop
 
@@ -176,3 +179,37 @@ def test_closing_drops_tries_that_take_too_long() -> None:
         assert [task for task in asyncio.all_tasks() if "DeliveryLoop" in repr(task)] == []
 
     in_loop(work())
+
+
+def test_a_full_disk_is_told_in_lines_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a try that cannot be written down nor a look that cannot be made is an error nobody foresaw."""
+
+    async def scenario() -> None:
+        looked = asyncio.Event()
+        looks = 0
+
+        async def take(limit: int, underway: frozenset[str]) -> list[Send]:
+            nonlocal looks
+            looks += 1
+            if looks > 1:
+                looked.set()
+                raise NoSpace
+            return [a_send("http://one.example/", "a"), a_send("http://two.example/", "b")]
+
+        async def send(one: Send) -> Outcome:
+            return Outcome(status=200)
+
+        async def record(delivery: Delivery, outcome: Outcome) -> Delivery:
+            if delivery.id == "a":
+                raise NoSpace
+            return delivery
+
+        loop = DeliveryLoop(send, take, record)
+        await loop.tick()
+        await looked.wait()
+        await loop.close()
+
+    in_loop(scenario())
+    told = "".join(capsys.readouterr())
+    assert "webhook not recorded" in told and "due webhooks not read" in told
+    assert "Make room on it" in told and "Traceback" not in told

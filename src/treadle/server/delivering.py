@@ -129,6 +129,8 @@ class DeliveryLoop:
     async def _refill(self) -> None:
         try:
             await self.tick()
+        except TreadleError as error:
+            log.error("due webhooks not read", error=str(error))
         except Exception:
             log.exception("due webhooks not read")
 
