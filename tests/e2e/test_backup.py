@@ -181,9 +181,8 @@ def test_after_a_kill_the_second_server_may_start_at_once(lived: Place, tmp_path
     assert lived.process is not None
     lived.process.send_signal(signal.SIGSTOP)
     assert "Another server uses" in refusal(lived, "up", "--port", "0")
-    port = lived.port
     lived.kill9()
-    lived.up(port=port)
+    lived.up()
     (tmp_path / "go").touch()
     task = lived.ended(task_id)
     assert task["status"] in FINAL and (task["status"], len(task["attempts"])) == ("COMPLETE", 1)
