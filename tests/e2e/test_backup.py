@@ -59,7 +59,9 @@ def refusal(place: Place, *args: str) -> str:
     return lines[0]
 
 
-def test_a_backup_under_load_comes_back_whole(lived: Place, tmp_path: Path) -> None:
+def test_a_backup_under_load_comes_back_whole(
+    lived: Place, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Taken while tasks pour in, it verifies, and a server over it ends every task that was accepted before it."""
     accepted: list[str] = []
     stop = threading.Event()
@@ -82,7 +84,7 @@ def test_a_backup_under_load_comes_back_whole(lived: Place, tmp_path: Path) -> N
     assert (tmp_path / "b.tar").stat().st_mode & 0o077 == 0
     lived.stop()
 
-    back = Place(tmp_path / "back")
+    back = Place(tmp_path_factory.mktemp("back"))
     try:
         assert "unfinished" in said(back, "restore", str(tmp_path / "b.tar"))
         assert "All is well" in said(back, "verify")

@@ -24,9 +24,9 @@ APP = """
 """
 
 
-def test_a_token_is_made_used_and_revoked(place: Place) -> None:
+def test_a_token_is_made_used_and_revoked(place: Place, tmp_path: Path) -> None:
     """It is printed alone, so that a script can keep it, and once; the role is held; what follows a log is cut off."""
-    go = place.data / "go"
+    go = tmp_path / "go"
     place.deploy(APP)
     task_id = place.submit(go=str(go))
     place.running(task_id)
