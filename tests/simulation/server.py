@@ -15,8 +15,9 @@ from treadle.engine.queue import GivenBack, Report
 from treadle.engine.writer import AnyCall, Call
 from treadle.model.errors import TreadleError
 from treadle.model.wire import Beat, Exited, Finished, LoadFailed, Ready, Returned
+from treadle.store.invariants import Breach
 
-from .ledger import Ledger
+from .ledger import Broken, Ledger
 from .machines import Runner, Wire
 
 
@@ -96,6 +97,8 @@ class Server:
         if wire is not None:
             self.links[effect.container_id] = wire
             if before is not None:
+                if wire.number < before.number:
+                    raise Broken(Breach("the newest link counts", effect.container_id, "an older one took its place"))
                 self._drop(before)
 
     def _scale(self) -> None:
