@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 TIMES = int(os.environ.get("FUZZ", "0"))
 
@@ -18,4 +18,5 @@ def effort(examples: int) -> settings:
         deadline=None,
         print_blob=True,
         suppress_health_check=list(HealthCheck),
+        phases=[phase for phase in Phase if phase is not Phase.explain],  # it costs minutes and says little
     )

@@ -41,7 +41,7 @@ def memory(environ: Mapping[str, str]) -> int:
     given = environ.get("TREADLE_MEMORY", "")
     if given:
         try:
-            return parse_memory(int(given) if given.isdigit() else given)
+            return parse_memory(int(given) if given.isdecimal() and len(given) < 20 else given)
         except InvalidOption as error:
             raise InvalidOption(f"TREADLE_MEMORY={given!r} is not allowed.", error.advice) from None
     total = min(int(psutil.virtual_memory().total), *_held_to()) // MIB

@@ -34,6 +34,8 @@ def _told(action: Callable[[], int]) -> int:
         return 130
     except TreadleError as error:
         return _fail(str(error), 1)
+    except UnicodeEncodeError as error:  # bytes of an argument that are no text, as Python keeps them
+        return _fail(f"{error.object!r} is not text in UTF-8. Write it anew.", 1)
     except (OSError, ImportError) as error:  # a file, a port, a missing part: the message says which
         return _fail(str(error), 1)
 

@@ -15,7 +15,7 @@ from treadle.cli.output import Json, console_for, print_json
 from treadle.cli.transfer import Advance, bar
 from treadle.cli.up import Data
 from treadle.client import Client
-from treadle.model.errors import NotFound, Unreachable
+from treadle.model.errors import InvalidInput, NotFound, Unreachable
 from treadle.model.settings import Settings, load
 from treadle.sdk.console import Console, amount
 
@@ -30,6 +30,8 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.", show_d
 def backup(file: File, data: Data = None, as_json: Json = False) -> None:
     """Write a data folder into one file, while its server goes on."""
     settings, console = load(data=data), console_for(as_json)
+    if not file.name:
+        raise InvalidInput(f"{str(file)!r} is not the name of a file.", "Name the file that the backup becomes.")
     draft = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         with _blocks(settings, console) as blocks:

@@ -198,7 +198,7 @@ def parse_memory(value: object) -> int:
         factor = {"m": 1, "g": 1000}[match[2][0].lower()]
         if match[2].lower() in ("gi", "gib"):
             factor = 1024
-        mib = math.ceil(float(match[1]) * factor)
+        mib = math.ceil(min(float(match[1]), MAX_MEMORY + 1) * factor)
     elif isinstance(value, int) and not isinstance(value, bool):
         mib = value
     else:

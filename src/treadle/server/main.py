@@ -107,7 +107,7 @@ def _listen(settings: Settings) -> tuple[socket.socket, str]:
     try:
         listener.bind((settings.host, settings.port))
         listener.listen(2048)
-    except (ValueError, OverflowError) as error:  # UnicodeError too: a name that no host can have
+    except (ValueError, TypeError) as error:  # what Python says of a name that no host can have
         listener.close()
         raise InvalidInput(f"host={settings.host!r} is not a host: {error}.", "Set a name or an address.") from None
     except OSError as error:

@@ -16,6 +16,7 @@ HEAD_SECONDS = 30.0  # for the whole head of a request; for the first one, from 
 MAX_HEAD = 64 * 1024  # bytes
 MAX_HEADERS, MAX_HEADER = 100, 8000  # headers of a WebSocket handshake, and bytes of one
 KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
+LINGER_SECONDS = 1.0  # for a client that still sends to read why it should not: closed at once, it would see a reset
 WINDOW_SECONDS = 30.0  # of a body; each but the last must bring …
 WINDOW_BYTES = 7680  # … so much, unless it is we who do not read
 
@@ -40,6 +41,7 @@ class PatientHttp(LaneHttp):
     _clock: asyncio.TimerHandle | None = None
     _in_head = True
     _in_body = False
+    _lingering = False  # refused; what still comes is not looked at
     _size = 0  # bytes of this head, or of this window of the body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,6 +53,8 @@ class PatientHttp(LaneHttp):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
         self._size += len(data)
         super().data_received(data)
         if not (self._in_head or self._in_body):
@@ -58,6 +62,7 @@ class PatientHttp(LaneHttp):
                 self._disarm()
         elif self._in_head and self._size > MAX_HEAD:
             said = f"The head of the request is over the limit of {MAX_HEAD} bytes."
+            self._lingering = True
             self._refuse(HeadTooLarge(said, "Send large values in the body."))
         elif self._clock is None:
             self._arm(HEAD_SECONDS if self._in_head else WINDOW_SECONDS)
@@ -119,7 +124,10 @@ class PatientHttp(LaneHttp):
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
-        self.transport.close()
+        if self._lingering:
+            self._clock = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        else:
+            self.transport.close()
 
     def _answering(self) -> bool:
         """Whether a part of an answer is out."""
