@@ -11,6 +11,7 @@ from litestar import Request
 from treadle.engine.face import Upload
 from treadle.model.errors import InvalidInput, TooLarge
 
+SEE = "See /openapi.json for what it may hold."
 MAX_LIMIT = 1000  # rows, ids or versions in one request
 AnyRequest = Request[Any, Any, Any]
 T = TypeVar("T")
@@ -61,11 +62,10 @@ async def decode_body(request: AnyRequest, kind: type[T], limit: int) -> T:
     return decode(await small_body(request, limit), kind)
 
 
-def decode(body: bytes, kind: type[T]) -> T:
+def decode(body: bytes, kind: type[T], advice: str = SEE) -> T:
     """A body as what it should be. Raises InvalidInput, which says where it is not."""
     try:
         str(body, "utf-8")  # also what is skipped
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        advice = "See /openapi.json for what it may hold."
         raise InvalidInput(f"The body is not a {kind.__name__}: {error}.", advice) from error

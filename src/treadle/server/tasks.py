@@ -28,6 +28,7 @@ from treadle.server.lookup import UUID
 from treadle.server.requests import MAX_LIMIT, AnyRequest, decode, small_body
 
 MAX_WAIT = 60.0
+NAME_THEM = 'Send {"task_ids": ["…"]} or ?task_ids=a,b.'
 
 Wait = Annotated[
     float, QueryParameter(name="wait", ge=0, le=MAX_WAIT, description="Seconds to wait for a final state.")
@@ -129,7 +130,7 @@ class Tasks(Controller):
         caller = house.caller(request, Role.SUBMIT, workspace=workspace)
         ids = [*_list(task_ids), *_ids_in(await small_body(request, house.settings.max_body))]
         if not ids:
-            raise InvalidInput("No task is named.", 'Send {"task_ids": ["…"]} or ?task_ids=a,b.')
+            raise InvalidInput("No task is named.", NAME_THEM)
         if len(ids) > MAX_LIMIT:
             raise InvalidInput(f"{len(ids)} tasks are over the limit of {MAX_LIMIT} in one request.", "Send fewer.")
         queue = house.bridge.engine.queue
@@ -198,4 +199,4 @@ def _seq(cursor: str) -> int | None:
 def _ids_in(body: bytes) -> list[str]:
     if not body.strip():
         return []
-    return decode(body, CancelRequest).task_ids
+    return decode(body, CancelRequest, NAME_THEM).task_ids
