@@ -13,6 +13,7 @@ import pytest
 from runtime.conftest import BASE, engine
 from treadle.model.deployment import ImageSpec
 from treadle.model.errors import BuildFailed
+from treadle.runtime.commands import Commands
 from treadle.runtime.docker import LAYER
 from treadle.runtime.engine import Engine
 from treadle.runtime.engine_image import BUILD_LABEL
@@ -103,7 +104,8 @@ def test_a_build_that_fails_names_what_is_wrong_and_leaves_nothing(
     spec = ImageSpec(**{"base_image": BASE, **fields})  # type: ignore[arg-type]
     with pytest.raises(BuildFailed, match=said):
         images.build(spec, None, ignore)
-    assert docker.run("ps", "--all", "--quiet", "--filter", f"label={BUILD_LABEL}") == ""
+    ours = f"label={BUILD_LABEL}={Commands().mark}"  # other tests build with the same engine
+    assert docker.run("ps", "--all", "--quiet", "--filter", ours) == ""
     assert [path.name for path in (tmp_path / "images").iterdir()] == [".locks"]
 
 
@@ -129,18 +131,18 @@ def test_images_of_an_engine_are_weighed_and_pruned(docker: Engine, images: Imag
 
 
 def test_a_build_whose_agent_was_killed_is_ended_at_the_next_start(docker: Engine, images: Images, tmp_path: Path) -> None:
-    """Its container is removed; one of a living agent is left alone."""
+    """Its container is removed; one of a living agent is left alone, and so is one that runs in what was made."""
     dead = subprocess.Popen(["sleep", "600"])
     dead.kill()
     dead.wait()
     mine = psutil.Process().pid
     alive = f"{mine}:{images._commands.mark.partition(':')[2]}"
-    for name, mark in (("treadle-test-dead", f"{dead.pid}:gone"), ("treadle-test-alive", alive)):
-        docker.ask("rm", "--force", name)
+    gone, living, task = (f"{prefix}-{dead.pid}" for prefix in ("treadle-build-dead", "treadle-build-alive", "taskqueue"))
+    for name, mark in ((gone, f"{dead.pid}:gone"), (living, alive), (task, f"{dead.pid}:gone")):
         docker.run("create", "--name", name, "--label", f"{BUILD_LABEL}={mark}", BASE, "true")
     (tmp_path / "images" / f".engine-{dead.pid}-x").mkdir()
     images.shelf.sweep()
-    left = docker.run("ps", "--all", "--format", "{{.Names}}", "--filter", f"label={BUILD_LABEL}")
-    docker.ask("rm", "--force", "treadle-test-alive")
-    assert left == "treadle-test-alive"
+    left = docker.run("ps", "--all", "--format", "{{.Names}}", "--filter", f"label={BUILD_LABEL}").splitlines()
+    docker.ask("rm", "--force", living, task)
+    assert {gone, living, task} & {*left} == {living, task}
     assert not (tmp_path / "images" / f".engine-{dead.pid}-x").exists()

@@ -31,9 +31,12 @@ _MEMORY = "/sys/fs/cgroup"  # of its own group, as seen inside
 _FILES1 = (f"{_MEMORY}/memory/memory.oom_control", f"{_MEMORY}/memory/memory.max_usage_in_bytes")
 _FILES2 = (f"{_MEMORY}/memory.events", f"{_MEMORY}/memory.peak")
 # Run by the image's interpreter: takes the environment from the pipe, keeps the image's own, and becomes the runner.
+# Without the pipe it has all that it needs, so that an agent that comes later adopts it.
 _ENTER = """
 import json, os, sys
 with open(sys.argv[1]) as pipe: given = json.load(pipe)
+try: os.unlink(sys.argv[1])
+except FileNotFoundError: pass
 env = {**os.environ, **given}
 env["PATH"] = os.pathsep.join([sys.argv[2], os.environ.get("PATH", os.defpath)])
 log = os.open(sys.argv[3], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -25,7 +25,8 @@ from treadle.runtime.environment import READY, command_failed, steps
 from treadle.runtime.python import OLDEST, Python, running_python
 
 VENV = "/opt/treadle/venv"
-BUILD_LABEL = "treadle.build"
+BUILD_NAME = "treadle-build-"  # prefix of the names of containers in which images are made
+BUILD_LABEL = "treadle.build"  # whose build; images inherit it, and so do the containers of tasks that run in them
 MAKING = ".engine-"  # prefix of folders in which images are made, then the pid of who makes it
 DEFAULT_BASE = "docker.io/library/python:{minor}-slim"
 _SLEEP = "while :; do sleep 86400; done"
@@ -115,7 +116,7 @@ class EngineImages:
         base = self._base(engine, image.spec, shell.emit)
         if _id(image.spec, base) != image.id:
             raise BuildFailed("The base image has changed since the image was resolved.", "Deploy again.")
-        name = f"treadle-build-{image.id}"
+        name = f"{BUILD_NAME}{image.id}"
         engine.ask("rm", "--force", name)
         with TemporaryDirectory(prefix=f"{MAKING}{os.getpid()}-", dir=self._root) as folder:
             try:

@@ -17,7 +17,7 @@ from treadle.runtime import processes
 from treadle.runtime.bytecode import Bytecode
 from treadle.runtime.commands import MARK
 from treadle.runtime.engine import find
-from treadle.runtime.engine_image import BUILD_LABEL, MAKING, tag_of
+from treadle.runtime.engine_image import BUILD_LABEL, BUILD_NAME, MAKING, tag_of
 from treadle.runtime.environment import READY
 from treadle.runtime.layer import DRAFT, RUNNER, attached_layers
 from treadle.runtime.locks import Locks
@@ -168,5 +168,5 @@ def _end_orphans_of_engine() -> None:
     for line in engine.ask("ps", "--all", "--filter", f"label={BUILD_LABEL}", "--format", columns).splitlines():
         name, _, mark = line.partition(" ")
         builder, _, identity = mark.partition(":")
-        if builder.isdigit() and processes.identity(int(builder)) != identity:
+        if name.startswith(BUILD_NAME) and builder.isdigit() and processes.identity(int(builder)) != identity:
             engine.ask("rm", "--force", name)
