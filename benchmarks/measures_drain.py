@@ -44,6 +44,11 @@ def put_many(place: Place, count: int) -> Iterator[Figure]:
     ended = place.finish(_draft(place, said["last_ids"]), said["last_ids"])
     yield Figure("put_many(1000)", count / (said["ended"] - said["began"]), "tasks/s")
     yield Figure("put_many(1000), until all is done", count / (ended - said["began"]), "tasks/s")
+    draft = _draft(place, said["last_ids"])
+    with place.held(draft):
+        said = _produce(place, "many", count)
+    place.finish(draft, said["last_ids"])
+    yield Figure("put_many(1000), children held", count / (said["ended"] - said["began"]), "tasks/s")
 
 
 def produce_waiting(place: Place, what: str, count: int) -> dict[str, Any]:
@@ -68,4 +73,5 @@ def _produce(place: Place, what: str, count: int, seconds: float = 120) -> dict[
 
 def _draft(place: Place, ids: list[str]) -> Queue:
     """The draft that `put` made."""
-    return Queue("draft", place.client.task(ids[-1]).stub.id)
+    stub_id = place.client.task(ids[-1]).stub.id
+    return Queue(f"id/{stub_id}", stub_id)
