@@ -25,7 +25,7 @@ def test_only_what_ended_before_the_time_is_chosen(store: Store) -> None:
     finish(store, "fresh", NOW + 50)
     claim(store, "running")
     chosen, last = store.ended(NOW + 10, 0, 100)
-    assert [task_id for _, task_id in chosen] == ["old"]
+    assert [old.task_id for old in chosen] == ["old"]
     assert last is None
 
 
@@ -38,7 +38,7 @@ def test_a_walk_goes_on_where_the_slice_before_ended(store: Store) -> None:
     after: int | None = 0
     while after is not None:
         chosen, after = store.ended(NOW + 10, after, 2)
-        seen += [task_id for _, task_id in chosen]
+        seen += [old.task_id for old in chosen]
     assert seen == ["t0", "t1", "t2", "t3", "t4"]
 
 
@@ -50,7 +50,7 @@ def test_a_task_with_a_webhook_to_send_is_kept(store: Store) -> None:
     (delivery,) = store.deliveries("a")
     with store.transaction():
         store.update_delivery(msgspec.structs.replace(delivery, status=DeliveryStatus.DELIVERED))
-    assert [task_id for _, task_id in store.ended(NOW + 10, 0, 100)[0]] == ["a"]
+    assert [old.task_id for old in store.ended(NOW + 10, 0, 100)[0]] == ["a"]
 
 
 def test_a_forgotten_task_leaves_nothing_behind(store: Store) -> None:

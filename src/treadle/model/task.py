@@ -99,6 +99,14 @@ class Change(msgspec.Struct, frozen=True):
     notify: bool = False
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """A task that ended long enough ago to be forgotten."""
+
+    seq: int
+    task_id: str
+    has_outputs: bool
+
+
 class NewTask(msgspec.Struct, frozen=True):
     """A task to insert with its payload (raw JSON `{"args": […], "kwargs": {…}}`).
 

@@ -14,7 +14,7 @@ from treadle.model.container import Container, Token, Workspace
 from treadle.model.deployment import Deployment, Image, ImageUse
 from treadle.model.log import Chunk, Extent, NewChunk
 from treadle.model.secret import Secret
-from treadle.model.task import Attempt, Change, Delivery, NewTask, Output, Task, TaskFilter
+from treadle.model.task import Attempt, Change, Delivery, Ended, NewTask, Output, Task, TaskFilter
 from treadle.model.volume import Volume
 
 
@@ -161,10 +161,10 @@ class Store(Reader, Protocol):
         """Waiting tasks with expires_at <= now."""
         ...
 
-    def ended(self, before: float, after_seq: int, limit: int) -> tuple[list[tuple[int, str]], int | None]:
+    def ended(self, before: float, after_seq: int, limit: int) -> tuple[list[Ended], int | None]:
         """Of the next `limit` tasks after a seq, those that ended before a time and have no PENDING delivery.
 
-        As (seq, id); and the last seq looked at, None when no later task can have ended before that time.
+        And the last seq looked at, None when no later task can have ended before that time.
         """
         ...
 

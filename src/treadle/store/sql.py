@@ -73,8 +73,8 @@ COUNT_RUNNING = """SELECT deployment.id, COUNT(*) FROM task INDEXED BY task_runn
     JOIN deployment ON deployment.seq = task.deployment_seq WHERE task.status = 'RUNNING' GROUP BY deployment.seq"""
 
 ENDED = """SELECT seq, id, created_at, ended_at IS NOT NULL AND ended_at < ? AND NOT EXISTS (
-    SELECT 1 FROM delivery WHERE delivery.task_seq = task.seq AND delivery.status = 'PENDING')
-    FROM task WHERE seq > ? ORDER BY seq LIMIT ?"""
+    SELECT 1 FROM delivery WHERE delivery.task_seq = task.seq AND delivery.status = 'PENDING'),
+    EXISTS (SELECT 1 FROM output WHERE output.task_seq = task.seq) FROM task WHERE seq > ? ORDER BY seq LIMIT ?"""
 FORGET_TASK = tuple(
     f"DELETE FROM {table} WHERE {column} BETWEEN ? AND ?"
     for table, column in (

@@ -15,7 +15,7 @@ from treadle.model.deployment import Deployment, Image
 from treadle.model.errors import Conflict, NoSpace, TreadleError
 from treadle.model.log import Extent, NewChunk
 from treadle.model.secret import Secret
-from treadle.model.task import Change, Delivery, NewTask, Output, Task
+from treadle.model.task import Change, Delivery, Ended, NewTask, Output, Task
 from treadle.model.volume import Volume
 from treadle.store import rows, sql
 from treadle.store.ids import Numbers, pack_id, unpack_id
@@ -182,11 +182,12 @@ class SqliteStore(SqliteReader):
     def expired(self, now: float, limit: int) -> list[Task]:
         return self._all(rows.to_task, sql.EXPIRED, now, limit)
 
-    def ended(self, before: float, after_seq: int, limit: int) -> tuple[list[tuple[int, str]], int | None]:
+    def ended(self, before: float, after_seq: int, limit: int) -> tuple[list[Ended], int | None]:
         found = self._all(tuple, sql.ENDED, before, after_seq, limit)
         old = [row for row in found if row[2] < before]  # none ends before it was made, and seq is the order of that
         whole = len(old) == limit
-        return [(seq, unpack_id(task_id)) for seq, task_id, _, ended in old if ended], old[-1][0] if whole else None
+        chosen = [Ended(seq, unpack_id(task_id), bool(saved)) for seq, task_id, _, ended, saved in old if ended]
+        return chosen, old[-1][0] if whole else None
 
     def forget_tasks(self, seqs: Sequence[int]) -> None:
         ranges = list(_ranges(seqs))
