@@ -16,6 +16,7 @@ from typing import Any, cast
 import uvloop
 
 from benchmarks.load import percentile, request
+from benchmarks.wire import whole
 
 TICK = 0.005  # seconds between looks at what is due
 AGAIN = 0.05  # seconds before another try to connect
@@ -41,11 +42,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        head, end, body = self._buffer.partition(b"\r\n\r\n")
-        if not end or len(body) < int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]):
-            return
-        self._buffer = b""
-        self._done(self, int(head[9:12]))
+        if (answer := whole(self._buffer)) is not None:
+            self._buffer = b""
+            self._done(self, answer[0])
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._lost(self)

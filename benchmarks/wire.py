@@ -27,16 +27,20 @@ class Wire:
     def _exchange(self, request: bytes) -> tuple[int, bytes]:
         self._socket.sendall(request)
         data = b""
-        while (end := data.find(b"\r\n\r\n")) < 0:
+        while (answer := whole(data)) is None:
             data += self._more()
-        head, body = data[:end].lower(), data[end + 4 :]
-        size = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
-        while len(body) < size:
-            body += self._more()
-        return int(head.split(b" ", 2)[1]), body
+        return answer
 
     def _more(self) -> bytes:
         data = self._socket.recv(65536)
         if not data:
             raise ConnectionError("the server closed the connection in the middle of an answer")
         return data
+
+
+def whole(data: bytes) -> tuple[int, bytes] | None:
+    """Status and body of the answer that these bytes are, once all of it is there."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    if not end or len(body) < int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0]):
+        return None
+    return int(head[9:12]), body

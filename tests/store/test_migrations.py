@@ -145,7 +145,7 @@ def test_without_room_for_the_copy_nothing_is_upgraded(path: Path, monkeypatch: 
     def full(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(snapshot, "_onto_disk", full)
+    monkeypatch.setattr(snapshot, "onto_disk", full)
     with pytest.raises(TreadleError, match=r"No space left.*nothing was changed.*make room"):
         SqliteStore.open(path)
     assert version_of(path) == 1

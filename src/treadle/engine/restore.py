@@ -18,6 +18,7 @@ from treadle.model.errors import Conflict, InvalidInput
 from treadle.store import soundness
 from treadle.store.inventory import Inventory, inventory
 from treadle.store.schema import known_scripts
+from treadle.store.snapshot import onto_disk
 
 LOGS = (f"{DATABASE}-wal", f"{DATABASE}-shm")  # of the database before
 
@@ -95,22 +96,14 @@ def _checked(database: Path, head: Head) -> Inventory:
 def _exchange(stage: Path, data: Path) -> None:
     """From here on there is no way back but to restore again; a server does not start before that was done."""
     (data / RESTORING).touch()
-    _sync(data)
+    onto_disk(data)
     for name in (DATABASE, *LOGS):
         (data / name).unlink(missing_ok=True)
     shutil.rmtree(data / BLOB_FOLDER, ignore_errors=True)
     for path in sorted(stage.iterdir()):
         path.replace(data / path.name)
     for folder, _, _ in os.walk(data / BLOB_FOLDER):
-        _sync(Path(folder))
-    _sync(data)
+        onto_disk(Path(folder))
+    onto_disk(data)
     (data / RESTORING).unlink()
-    _sync(data)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    onto_disk(data)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from treadle.model.errors import TreadleError
 from treadle.model.secret import Secret
+from treadle.store.snapshot import onto_disk
 
 if TYPE_CHECKING:  # what the first secret loads: 7 MB, which a server without secrets does without
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -95,8 +96,4 @@ def _write_key(path: Path, key: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    onto_disk(path.parent)

@@ -112,7 +112,7 @@ def _litestar(house: House, version: str) -> Litestar:
     return _Rest(
         route_handlers=[health, *CONTROLLERS],
         dependencies={"house": Provide(give_house, sync_to_thread=False)},
-        exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _failed},
+        exception_handlers={TreadleError: _told, HTTPException: _refused, Exception: _told},
         openapi_config=OpenAPIConfig(
             title="Treadle", version=version, path="/openapi.json", render_plugins=[Described()]
         ),
@@ -123,13 +123,12 @@ def _litestar(house: House, version: str) -> Litestar:
     )
 
 
-def _answer(status: int, body: ErrorBody) -> Response[bytes]:
-    said = msgspec.json.encode(body)
-    return Response(said, status_code=status, media_type=MediaType.JSON, headers=dict([NO_SNIFF]))
+def _answer(status: int, body: bytes) -> Response[bytes]:
+    return Response(body, status_code=status, media_type=MediaType.JSON, headers=dict([NO_SNIFF]))
 
 
-def _told(_: AnyRequest, error: TreadleError) -> Response[bytes]:
-    return _answer(error.status, ErrorBody(error.message, error.code, error.advice, error.message))
+def _told(request: AnyRequest, error: Exception) -> Response[bytes]:
+    return _answer(*failure(error, request.url.path))
 
 
 def _refused(request: AnyRequest, error: HTTPException) -> Response[bytes]:
@@ -141,7 +140,7 @@ def _refused(request: AnyRequest, error: HTTPException) -> Response[bytes]:
         said = sentence((extra or f"{error.detail} for {request.method} {request.url.path}")[:MAX_SAID])
         advice = ADVICE
     code = CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
-    return _answer(error.status_code, ErrorBody(said, code, advice, said))
+    return _answer(error.status_code, msgspec.json.encode(ErrorBody(said, code, advice, said)))
 
 
 def _extra(item: Any) -> str:
@@ -149,8 +148,3 @@ def _extra(item: Any) -> str:
         return str(item)
     key, message = item.get("key", ""), str(item.get("message", ""))
     return f"{key}: {message[:1].lower()}{message[1:]}" if key else message
-
-
-def _failed(request: AnyRequest, error: Exception) -> Response[bytes]:
-    log.error("request failed", path=request.url.path, exc_info=error)
-    return _told(request, TreadleError("The server failed on this request.", "See its log."))

@@ -174,25 +174,22 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         InvalidInput: the client hung up in the middle.
     """
     declared = header(scope, b"content-length")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large(int(declared), limit)
-    event = await receive()
-    body: bytes = event.get("body", b"")
-    while event.get("more_body"):
+    check_size(int(declared) if declared.isdigit() else 0, limit)
+    body, more = b"", True
+    while more:
         event = await receive()
         body += event.get("body", b"")
-        if len(body) > limit:
-            raise too_large(len(body), limit)
+        more = event.get("more_body", False)
+        check_size(len(body), limit)
     if event["type"] == "http.disconnect":
         raise InvalidInput("The body was cut off.", "Send it again.")
-    if len(body) > limit:
-        raise too_large(len(body), limit)
     return body
 
 
-def too_large(size: int, limit: int) -> TooLarge:
-    """What a body of more than `limit` bytes is told."""
-    return TooLarge(
-        f"The body of {size} bytes is over the limit of {limit} bytes.",
-        "Send a URL to the data instead, or raise max_body in config.toml.",
-    )
+def check_size(size: int, limit: int) -> None:
+    """Raises TooLarge: a body is, or says it will be, over `limit` bytes."""
+    if size > limit:
+        raise TooLarge(
+            f"The body of {size} bytes is over the limit of {limit} bytes.",
+            "Send a URL to the data instead, or raise max_body in config.toml.",
+        )

@@ -14,10 +14,11 @@ from urllib.parse import unquote
 
 import httptools
 
+from treadle.model.errors import TooLarge
 from treadle.server.app import App
 from treadle.server.asgi import NO_SNIFF, failure
 from treadle.server.cork import Corked, CorkedHttp
-from treadle.server.hot import PREFIX, Aim, too_large
+from treadle.server.hot import PREFIX, Aim, check_size
 
 START = PREFIX.encode()
 ALWAYS = b"content-type: application/json\r\n%s: %s\r\n" % tuple(word.encode() for word in NO_SNIFF)
@@ -84,15 +85,14 @@ class LaneHttp(CorkedHttp):
         self.cycle = cast(Any, passage)
         url = httptools.parse_url(self.url)
         passage.query = url.query or b""
-        authorization, declared = "", b""
+        authorization, declared = "", 0
         for name, value in self.headers:
             if name == b"authorization":
                 authorization = authorization or value.decode("latin-1")
             elif name == b"content-length":
-                declared = value
+                declared = int(value)  # the parser has looked at it
         try:
-            if declared and int(declared) > self._enqueue.max_body:
-                raise too_large(int(declared), self._enqueue.max_body)
+            check_size(declared, self._enqueue.max_body)
             passage.aim = self._enqueue.aim(unquote(url.path.decode("ascii")), authorization)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._answer(passage, *failure(error, PREFIX))
@@ -103,10 +103,11 @@ class LaneHttp(CorkedHttp):
             super().on_body(body)
         elif not passage.response_complete:
             passage.size += len(body)
-            if passage.size > self._enqueue.max_body:
-                self._answer(passage, *failure(too_large(passage.size, self._enqueue.max_body), PREFIX))
-            else:
-                passage.pieces.append(body)
+            passage.pieces.append(body)
+            try:
+                check_size(passage.size, self._enqueue.max_body)
+            except TooLarge as error:
+                self._answer(passage, *failure(error, PREFIX))
 
     def on_message_complete(self) -> None:
         passage = self._passage

@@ -26,9 +26,9 @@ def copy_whole(source: apsw.Connection, target: Path) -> None:
     try:
         with _one_moment(source):
             _copy_pages(source, part)
-        _onto_disk(part)
+        onto_disk(part)
         part.replace(target)
-        _onto_disk(target.parent)
+        onto_disk(target.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -67,7 +67,8 @@ def _copy_pages(source: apsw.Connection, part: Path) -> None:
         target.close()
 
 
-def _onto_disk(path: Path) -> None:
+def onto_disk(path: Path) -> None:
+    """Have a file, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
