@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -163,7 +164,8 @@ class Ground:
         own = {process.pid for process in (self.server, self.agent) if process is not None}
         for pid in psutil.pids():
             if pid not in own and pid != os.getpid() and any(mark in about(pid) for mark in marks) and is_alive(pid):
-                found.append(psutil.Process(pid))
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has ended just now
+                    found.append(psutil.Process(pid))
         return found
 
     def kill_all(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from treadle.engine.outputs import SaveOutput
-from treadle.engine.retention import SLICE, Cap, Doomed, Keep
+from treadle.engine.retention import LARGEST, SLICE, Cap, Doomed, Keep
 from treadle.model.log import Extent, Line, NewChunk, Stream, pack
 
 from .making import Desk
@@ -73,6 +75,20 @@ def test_a_walk_goes_slice_by_slice(desk: Desk) -> None:
     assert [desk.store.task(task_id) is None for task_id in ids] == [True] * SLICE + [False]
     assert not walk(desk).more
     assert desk.store.task(ids[-1]) is None
+
+
+@pytest.mark.parametrize(("came", "looked_at"), [(10, SLICE), (200, 400), (700, LARGEST)])
+def test_a_walk_is_faster_than_tasks_come(desk: Desk, came: int, looked_at: int) -> None:
+    """A slice is twice as large as what was accepted since the one before, within bounds."""
+    deployment = desk.deploy(max_pending_tasks=5_000)
+    ids = [desk.submit(deployment) for _ in range(SLICE + LARGEST + 1)]
+    desk.cancel(*ids)
+    desk.now += 86_401
+    walk(desk)
+    for _ in range(came):
+        desk.submit(deployment)
+    assert walk(desk).more
+    assert sum(desk.store.task(task_id) is None for task_id in ids) == SLICE + looked_at
 
 
 def test_the_oldest_logs_go_in_slices_until_what_is_left_is_within_the_cap(desk: Desk) -> None:

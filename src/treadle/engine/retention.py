@@ -9,6 +9,8 @@ import msgspec
 from treadle.store.base import Store
 
 SLICE = 100  # rows looked at in one transaction: its time is what the others wait, half a millisecond
+LARGEST = 1_000  # while many tasks come
+AHEAD = 2  # so many times what comes is looked at, for to forget more slowly than tasks come is never to end
 
 
 class Keep(msgspec.Struct, frozen=True):
@@ -41,6 +43,7 @@ class Retention:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._after = 0
+        self._newest = 0
 
     def walk(self, now: float, requests: Sequence[Keep]) -> list[Doomed]:
         """Forget the next slice's tasks that ended long enough ago and have no webhook to be sent.
@@ -50,12 +53,18 @@ class Retention:
         return [self._walk(now - keep.seconds) for keep in requests]
 
     def _walk(self, before: float) -> Doomed:
-        ended, last = self._store.ended(before, self._after, SLICE)
+        ended, last = self._store.ended(before, self._after, self._slice())
         self._after = last or 0  # at the end of what is old enough: from the start, at the next tick
         self._store.forget_tasks([task.seq for task in ended if not task.has_outputs])
         saved = [task for task in ended if task.has_outputs]
         keys = [output.key for task in saved for output in self._store.outputs(task.task_id)]
         return Doomed([task.seq for task in saved], keys, more=last is not None)
+
+    def _slice(self) -> int:
+        """How many rows to look at: more than have come since the last look, within a walk."""
+        before, self._newest = self._newest, self._store.newest_seq()
+        came = self._newest - before if self._after else 0
+        return max(SLICE, min(LARGEST, AHEAD * came))
 
     def forget(self, _now: float, requests: Sequence[Doomed]) -> list[None]:
         """Delete these tasks with all that belongs to them."""

@@ -168,6 +168,10 @@ class Store(Reader, Protocol):
         """
         ...
 
+    def newest_seq(self) -> int:
+        """That of the task inserted last, 0 before the first; one that was rolled back may count."""
+        ...
+
     def forget_tasks(self, seqs: Sequence[int]) -> None:
         """Delete tasks with their payloads, results, attempts, outputs, deliveries and logs."""
         ...

@@ -189,6 +189,9 @@ class SqliteStore(SqliteReader):
         chosen = [Ended(seq, unpack_id(task_id), bool(saved)) for seq, task_id, _, ended, saved in old if ended]
         return chosen, old[-1][0] if whole else None
 
+    def newest_seq(self) -> int:
+        return self._last_seq
+
     def forget_tasks(self, seqs: Sequence[int]) -> None:
         ranges = list(_ranges(seqs))
         for statement in sql.FORGET_TASK:
