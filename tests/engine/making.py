@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from treadle.engine.assemble import Chance, Engine, assemble
@@ -45,6 +47,12 @@ class BreakableStore(SqliteStore):
 
     broken = 0
 
+    @classmethod
+    def fresh(cls, path: Path) -> BreakableStore:
+        """A new one, as `open` makes it, without the migrations that every other test of this process has run too."""
+        path.write_bytes(_new_file())
+        return cls.open(path)
+
     @contextmanager
     def transaction(self) -> Any:
         with super().transaction():
@@ -52,6 +60,14 @@ class BreakableStore(SqliteStore):
             if self.broken:
                 self.broken -= 1
                 raise OSError("no space left on device")
+
+
+@cache
+def _new_file() -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "treadle.db"
+        SqliteStore.open(path).close()
+        return path.read_bytes()
 
 
 def furnish(store: SqliteStore) -> Workspace:
@@ -72,7 +88,7 @@ class Desk:
         self.chance = 0.0
         self.sent: list[Effect] = []  # of the last batch
         self._numbers = count(1)
-        self.store = BreakableStore.open(self.path)
+        self.store = BreakableStore.fresh(self.path)
         self.workspace = furnish(self.store)
         self.open()
 

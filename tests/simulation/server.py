@@ -31,7 +31,7 @@ class Server:
         self.path = folder / "treadle.db"
         self._number = 0
         self._kind = True  # no mishaps, while the world is made and at its end
-        self.store = BreakableStore.open(self.path)
+        self.store = BreakableStore.fresh(self.path)
         self.workspace = furnish(self.store)
         self.ledger = Ledger(self.path)
         self.pending: list[AnyCall] = []  # asked and not yet run
