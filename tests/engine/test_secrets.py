@@ -216,7 +216,7 @@ def test_a_container_lends_only_what_it_has(desk: Desk) -> None:
         return Deploy(new_id, desk.workspace.id, "", config, SOURCE, IMAGE.id, lender)
 
     lender = QueueConfig(handler="a:g", secrets=("KEY",), volumes=volumes)
-    with pytest.raises(Forbidden, match="has not itself: secret OTHER, volume other"):
+    with pytest.raises(Forbidden, match="has not itself: secret OTHER, volume other at 'v'"):
         wanted = (VolumeMount("other", "v"),)
         desk.ask(desk.engine.catalog.deploy, draft("d1", lender, secrets=("KEY", "OTHER"), volumes=wanted))
     assert desk.ask(desk.engine.catalog.deploy, draft("d2", lender, secrets=("KEY",), volumes=volumes)).created

@@ -26,7 +26,8 @@ def test_a_mount_path_is_written_in_one_form(given: str, path: str) -> None:
     "path",
     [
         "", ".", "./", "/", "..", "../x", "a/../../x", "/data/../etc", "/etc", "/etc/x", "/usr/lib", "/proc/self", "/dev",
-        "//server/share", "a\0b", "a\nb", "x" * 2000, None, 5,
+        "//server/share", "a\0b", "a\nb", "a\x1bb", "a\u2028b", "x" * 2000, None, 5,
+        "/x,source=/,target=/host", "a,b", '/x"y', '"x"',
     ],
 )  # fmt: skip
 def test_a_mount_path_that_leads_elsewhere_is_refused(path: object) -> None:

@@ -14,6 +14,7 @@ from treadle.model.container import Workspace
 from treadle.model.deployment import Deployment, DeploymentKind, Image, QueueConfig
 from treadle.model.errors import Forbidden, InvalidInput, NotFound, TreadleError
 from treadle.model.rooted import needs_engine
+from treadle.rules.lending import not_lent
 from treadle.store.base import Store
 
 DEFAULT_WORKSPACE = "default"
@@ -23,7 +24,7 @@ _sorted_json = msgspec.json.Encoder(order="sorted")
 class Deploy(msgspec.Struct, frozen=True):
     """Make the next version of a name, or (name "") the draft with this definition.
 
-    `lender`: the definition of the container that asks for a draft; a new one gets no other secrets and volumes.
+    `lender`: the definition of the container that asks for a draft; a new one gets nothing that it has not.
     """
 
     new_id: str
@@ -112,7 +113,7 @@ class Catalog:
         digest = _digest(request)
         if not request.name and (draft := self._store.draft(request.workspace_id, digest)):
             return NewDeployment(draft, created=False)
-        if request.lender is not None and (others := _not_lent(request.config, request.lender)):
+        if request.lender is not None and (others := not_lent(request.config, request.lender)):
             what = f"A container may not make a draft with what it has not itself: {', '.join(others)}."
             return Forbidden(what, "Deploy that queue by name, or declare the same in the one that calls it.")
         kind = DeploymentKind.DEPLOYMENT if request.name else DeploymentKind.DRAFT
@@ -153,16 +154,6 @@ class Catalog:
         for source in requests:
             self._store.add_source(source.workspace_id, source.source_id, source.size, now)
         return [None] * len(requests)
-
-
-def _not_lent(asked: QueueConfig, lender: QueueConfig) -> list[str]:
-    """The secrets, volumes and ways out that one definition asks for and the other has not."""
-    secrets = [f"secret {name}" for name in asked.secrets if name not in lender.secrets]
-    mounted = {mount.name for mount in lender.volumes}
-    ways_out = ["a network"] if lender.block_network and not asked.block_network else []
-    if asked.min_isolation < lender.min_isolation:
-        ways_out.append(f"min_isolation={asked.min_isolation}")
-    return secrets + [f"volume {mount.name}" for mount in asked.volumes if mount.name not in mounted] + ways_out
 
 
 def _digest(request: Deploy) -> str:

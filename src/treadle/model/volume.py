@@ -13,6 +13,7 @@ from treadle.model.errors import InvalidOption
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 MAX_PATH = 1024  # characters
 VOLUMES = "/volumes"  # where a container at isolation level 2 finds those with a relative path, too
+UNQUOTED = frozenset(",\"")  # an engine's command reads them as the end of a path
 # Nothing is mounted over or below these: they are the machine's, the kernel's, or the container's own.
 SYSTEM = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/opt", "/proc", "/run", "/sbin",
@@ -47,12 +48,17 @@ def check_volume_name(name: object) -> str:
 
 def check_mount_path(path: object) -> str:
     """A mount path without `.` and doubled slashes: "./weights/" is "weights"."""
-    if isinstance(path, str) and 0 < len(path) <= MAX_PATH and path.isprintable() and not path.startswith("//"):
+    if isinstance(path, str) and 0 < len(path) <= MAX_PATH and _is_plain(path) and not path.startswith("//"):
         pure = PurePosixPath(path)
         if ".." not in pure.parts and pure.parts not in ((), ("/",)) and not _below(str(pure), SYSTEM):
             return str(pure)
     allowed = "a path below the working directory such as './weights', or an absolute one that is not the system's"
-    raise InvalidOption(f"mount_path={path!r} is not allowed.", f"Allowed: {allowed}; no '..'.")
+    never = f"at most {MAX_PATH} characters; no '..', no comma, no double quote and no control character"
+    raise InvalidOption(f"mount_path={path!r} is not allowed.", f"Allowed: {allowed}; {never}.")
+
+
+def _is_plain(path: str) -> bool:
+    return path.isprintable() and UNQUOTED.isdisjoint(path)
 
 
 def check_mounts(mounts: Sequence[VolumeMount]) -> None:
