@@ -50,11 +50,11 @@ class Logger:
 
     def error(self, event: str, *, exc_info: BaseException | None = None, **values: object) -> None:
         """With the traceback of `exc_info`."""
-        self._write("error", event, values, _trace(exc_info))
+        self._write("error", event, values, trace_of(exc_info))
 
     def exception(self, event: str, **values: object) -> None:
         """An error, with the traceback of the exception that is being handled."""
-        self._write("error", event, values, _trace(sys.exception()))
+        self._write("error", event, values, trace_of(sys.exception()))
 
     @staticmethod
     def _write(level: str, event: str, values: dict[str, object], trace: str = "") -> None:
@@ -66,7 +66,8 @@ class Logger:
         print("\n".join([line, *(f"    {one_line(part)}" for part in trace.splitlines())]), flush=True)
 
 
-def _trace(error: BaseException | None) -> str:
+def trace_of(error: BaseException | None) -> str:
+    """The traceback as Python prints it, "" without an exception."""
     return "".join(traceback.format_exception(error)).rstrip() if error else ""
 
 

@@ -191,7 +191,7 @@ def test_without_a_known_token_nothing_opens(echo: Place, header: str) -> None:
 @pytest.mark.parametrize(
     "address",
     ["no-such-queue", "no-such-queue/v1", "echo/v99", "id/00000000-0000-0000-0000-000000000000", "id/x", "echo/v1/x",
-     "public/00000000-0000-0000-0000-000000000000", "", "%2e%2e"],
+     "", "%2e%2e"],
 )  # fmt: skip
 def test_an_unknown_queue_is_not_found(echo: Place, address: str) -> None:
     """404 with the command that makes one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -55,8 +56,38 @@ def test_a_public_queue_needs_no_token(shared: Inside) -> None:
     public, private = shared.deploy("open", authorized=False), shared.deploy("closed")
     assert shared.enqueue(f"public/{public.id}", token="").status_code == 200
     assert shared.enqueue(f"public/{private.id}", token="").status_code == 400
-    assert shared.enqueue("public/unknown", token="").status_code == 404
     assert shared.enqueue("open", token="").status_code == 401
+
+
+def test_nobody_learns_without_a_token_which_queues_there_are(shared: Inside) -> None:
+    """A queue that is not public, one that was deleted and one that never was are answered alike."""
+    gone, private, never = shared.deploy("gone", authorized=False), shared.deploy("closed"), "0" * 8 + "-0000" * 3 + "-" + "0" * 12
+    assert shared.request("DELETE", f"/v2/deployments/{gone.id}").status_code == 200
+    answers = {one: shared.enqueue(f"public/{one}", token="") for one in (gone.id, private.id, never, "x")}
+    said = {(answer.status_code, answer.text.replace(one, "ID")) for one, answer in answers.items()}
+    assert len(said) == 1
+    [(status, text)] = said
+    assert status == 400
+    assert json.loads(text)["error"].startswith("invalid stub id")
+
+
+VERSIONS = ["v0", "v01", "v001", "v\u0661", "v\uff11", "v1\n", "v+1", "v1_0", "v1234567890", "V1", "v", "v-1", "Latest"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_version_has_one_spelling(shared: Inside, version: str) -> None:
+    """`v` and a number as it is written: no zeros before it, no digits of other scripts."""
+    answer = shared.enqueue(f"resize/{quote(version)}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+    assert "'v1'" in answer.json()["advice"]
+
+
+def test_what_is_remembered_does_not_grow_with_spellings(server: Inside) -> None:
+    """A deployment is remembered once under each of its versions and once as the newest."""
+    server.deploy()
+    for version in ("", "/latest", "/v1", *(f"/{quote(version)}" for version in VERSIONS)):
+        server.enqueue(f"resize{version}")
+    assert len(server.house.lookup._named) == 2
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,15 @@ def test_a_connection_is_closed_when_the_client_asks_for_it(wire: Wire) -> None:
     assert wire.ended()
 
 
+def test_nothing_behind_the_last_request_is_carried_out(wire: Wire) -> None:
+    """Whatever is sent after a request with `Connection: close` is no request (RFC 9112, 9.6), at once or later."""
+    last = wire.post("{}", "Connection: close")
+    wire.send(last + wire.post('{"x":1}') + "DELETE /v2/task/cancel HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert wire.answer()[0] == 200
+    assert wire.ended()
+    assert len(wire.inside.request("GET", "/v2/task/").json()["data"]) == 1
+
+
 def test_a_client_of_http_1_0_is_answered_and_let_go(wire: Wire) -> None:
     """It does not know of connections that stay."""
     wire.send(wire.post("{}").replace("HTTP/1.1", "HTTP/1.0"))

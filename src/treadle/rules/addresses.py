@@ -19,7 +19,7 @@ _KINDS: tuple[tuple[Network, str], ...] = tuple(
         ("100.100.100.200/32", "a cloud metadata address"),  # Alibaba
         ("168.63.129.16/32", "a cloud metadata address"),  # Azure
         ("192.0.0.192/32", "a cloud metadata address"),  # Oracle
-        ("fd00:ec2::254/128", "a cloud metadata address"),  # AWS
+        ("fd00:ec2::/32", "a cloud metadata address"),  # AWS: ::254, ::23 of EKS, and whatever follows
         ("fd20:ce::254/128", "a cloud metadata address"),  # Google
         ("0.0.0.0/8", "an unspecified address"),  # Linux connects 0.0.0.0 to itself
         ("::/128", "an unspecified address"),

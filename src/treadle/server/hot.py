@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -100,12 +101,13 @@ class Enqueue:
         raise NotFound(f"{path[:200]!r} is not a queue's URL.", "`treadle deploy` prints one.")
 
     def _public(self, deployment_id: str) -> Deployment:
-        deployment = self._lookup.by_id(deployment_id)
-        if deployment.deleted_at is not None:
-            raise NotFound(f"No deployment has the id {deployment_id[:64]!r}.", "`treadle deploy` prints it.")
-        if deployment.config.authorized:
-            raise InvalidInput("invalid stub id: this queue is not public.", "Declare it with authorized=False.")
-        return deployment
+        """Whoever has no token learns nothing of other queues, not even that they exist."""
+        with suppress(NotFound):
+            deployment = self._lookup.by_id(deployment_id)
+            if deployment.deleted_at is None and not deployment.config.authorized:
+                return deployment
+        said = f"invalid stub id: no public queue has the id {deployment_id[:64]!r}."
+        raise InvalidInput(said, "`treadle deploy` prints the URL of a queue that is declared with authorized=False.")
 
     def ask(self, aim: Aim, query: bytes, body: bytes, told: Told) -> None:
         """Do what is asked; `told` gets the answer once it is on disk.

@@ -9,7 +9,8 @@ from treadle.model.container import Workspace
 from treadle.model.deployment import Deployment, DeploymentKind
 from treadle.model.errors import InvalidInput, NotFound
 
-VERSION = re.compile(r"v(\d{1,9})")
+VERSION = re.compile(r"v([1-9][0-9]{0,8})")  # one spelling a number: each is remembered
+LATEST = 0  # in the place of a version's number, which counts from 1
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -18,13 +19,13 @@ class Lookup:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._named: dict[tuple[int, str, str], Deployment] = {}
+        self._named: dict[tuple[int, str, int], Deployment] = {}
         self._by_id: dict[str, Deployment] = {}
         self._workspaces: dict[int, Workspace] = {}
 
     def forget(self, workspace_id: int, name: str) -> None:
         """A new version of this name exists."""
-        self._named.pop((workspace_id, name, "latest"), None)
+        self._named.pop((workspace_id, name, LATEST), None)
 
     def changed(self, deployment: Deployment) -> None:
         """It was switched, or deleted."""
@@ -54,19 +55,14 @@ class Lookup:
             NotFound: no such name or version.
             InvalidInput: the version has another form.
         """
-        key = (workspace_id, name, version)
+        key = (workspace_id, name, _number(version))
         found = self._named.get(key)
         if found is None:
-            found = self._find(workspace_id, name, version)
-            self._named[key] = found
+            found = self._named[key] = self._find(*key)
         return found
 
-    def _find(self, workspace_id: int, name: str, version: str) -> Deployment:
-        match = VERSION.fullmatch(version)
-        if version != "latest" and match is None:
-            raise InvalidInput(f"{version[:64]!r} is not a version.", "Use 'latest' or 'v1', 'v2', …")
-        number = int(match[1]) if match else None
-        found = self._reader.deployment_version(workspace_id, name, number)
+    def _find(self, workspace_id: int, name: str, number: int) -> Deployment:
+        found = self._reader.deployment_version(workspace_id, name, number or None)
         if found is None:
             what = f"{name[:64]!r} has no version {number}" if number else f"No deployment is named {name[:64]!r}"
             raise NotFound(f"{what}.", "Make one with `treadle deploy FILE.py:FUNC --name NAME`.")
@@ -77,6 +73,13 @@ class Lookup:
         assert found is not None, f"token of workspace {workspace_id}, which does not exist"
         self._workspaces[workspace_id] = found
         return found
+
+
+def _number(version: str) -> int:
+    match = VERSION.fullmatch(version)
+    if version != "latest" and match is None:
+        raise InvalidInput(f"{version[:64]!r} is not a version.", "Use 'latest' or 'v1', 'v2', …")
+    return int(match[1]) if match else LATEST
 
 
 def is_draft(deployment: Deployment) -> bool:

@@ -29,7 +29,7 @@ from treadle.model.errors import Conflict, InvalidInput
 from treadle.model.ids import uuid7
 from treadle.model.settings import Settings
 from treadle.model.wire import MAX_FRAME
-from treadle.server import folder, loops
+from treadle.server import folder, loggers, loops
 from treadle.server.app import App
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
@@ -208,13 +208,14 @@ def _http(app: App) -> uvicorn.Config:
 @asynccontextmanager
 async def _listening(app: App, listener: socket.socket) -> AsyncIterator[None]:
     server = _Uvicorn(_http(app))
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    await server.ready.wait()
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
+    with loggers.told():
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        await server.ready.wait()
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await task
 
 
 @asynccontextmanager
