@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ from treadle.model.wire import (
     decode_from_runner,
     encode,
 )
-from treadle.server.asgi import JSON, Receive, Scope, Send, error_body, header
+from treadle.server.asgi import JSON, Event, Receive, Scope, Send, error_body, header
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
@@ -78,10 +79,18 @@ class Socket:
             await self._wake.wait()
             self._wake.clear()
             if self._failed:
-                await self._send({"type": "websocket.close", "code": TRY_AGAIN})
+                await self.close(TRY_AGAIN)
                 return
             batch, self._queued = self._queued, []
-            await self._send({"type": "websocket.send", "bytes": encode(batch)})
+            await self._say({"type": "websocket.send", "bytes": encode(batch)})
+
+    async def close(self, code: int, reason: str = "") -> None:
+        said = {"reason": _fitting(reason)} if reason else {}
+        await self._say({"type": "websocket.close", "code": code, **said})
+
+    async def _say(self, event: Event) -> None:
+        with suppress(OSError, RuntimeError):  # the link is over already, as whoever reads from it is about to see
+            await self._send(event)
 
 
 class Links:
@@ -103,17 +112,18 @@ class Links:
             return
         await send({"type": "websocket.accept"})
         socket = Socket(send)
-        await self._pumped(socket, self._talk_to_runner(container, socket, receive), send)
+        await self._pumped(socket, self._talk_to_runner(container, socket, receive))
 
-    async def _pumped(self, socket: Socket, talk: Awaitable[str], send: Send) -> None:
+    @staticmethod
+    async def _pumped(socket: Socket, talk: Awaitable[str]) -> None:
         pump = asyncio.create_task(socket.pump())
         try:
             refused = await talk
             if refused:
-                await send({"type": "websocket.close", "code": REFUSED, "reason": _fitting(refused)})
+                await socket.close(REFUSED, refused)
         except TreadleError as error:  # our own trouble, a full disk, say: the other side is to call again
             log.error("link closed", error=str(error))
-            await send({"type": "websocket.close", "code": TRY_AGAIN})
+            await socket.close(TRY_AGAIN)
         finally:
             pump.cancel()
 
@@ -178,7 +188,7 @@ class Links:
             return
         await send({"type": "websocket.accept"})
         socket = Socket(send)
-        await self._pumped(socket, self._talk_to_agent(socket, receive), send)
+        await self._pumped(socket, self._talk_to_agent(socket, receive))
 
     async def _talk_to_agent(self, socket: Socket, receive: Receive) -> str:
         hello: AgentHello | None = None

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from treadle.lines import Logger, one_line, trace_of
 
+# uvicorn says so of each link that is refused with an answer to its handshake, as it should be.
+NOT_SO = "ASGI callable returned without completing handshake."
 log = Logger()
 
 
@@ -16,6 +18,10 @@ class Teller(logging.Handler):
 
     Texts and exceptions carry the words of users: whatever is written raw may look like a line of the log.
     """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to tell it."""
+        return record.msg != NOT_SO
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
