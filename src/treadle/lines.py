@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -63,7 +64,8 @@ class Logger:
         if coloured(sys.stdout):
             mark, event = f"\x1b[{STYLES[level]}m{mark}\x1b[0m", f"\x1b[1m{event}\x1b[0m"
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} [{mark}] {event}" + (f"  {told}" if told else "")
-        print("\n".join([line, *(f"    {one_line(part)}" for part in trace.splitlines())]), flush=True)
+        with contextlib.suppress(OSError):  # a full disk, or nobody reads: what is told of must go on
+            print("\n".join([line, *(f"    {one_line(part)}" for part in trace.splitlines())]), flush=True)
 
 
 def trace_of(error: BaseException | None) -> str:

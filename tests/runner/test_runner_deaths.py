@@ -65,6 +65,16 @@ def test_a_death_is_seen_at_once_and_another_child_takes_over(runner: Runner, ho
     assert link.value("t3", "live") != pid
 
 
+def test_a_death_between_tasks_is_seen_when_the_disk_of_the_log_is_full(runner: Runner, tmp_path: Path) -> None:
+    """That it cannot be told in the log file keeps nobody from replacing the child."""
+    (tmp_path / "log").symlink_to("/dev/full")
+    link = runner.start(DYING)
+    pid = int(link.value("t1", "live"))
+    os.kill(pid, signal.SIGKILL)
+    assert link.prints("a process ended between tasks: killed by signal 9")
+    assert link.value("t2", "live") != pid
+
+
 def test_a_child_killed_from_outside_is_a_death(runner: Runner) -> None:
     """`kill -9` of a working child is seen like any other death, and what the child started goes too."""
     link = runner.start(SLEEPING)

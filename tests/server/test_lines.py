@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +67,12 @@ def test_a_terminal_shows_the_level_in_colour(monkeypatch: pytest.MonkeyPatch) -
         Logger().error("a change was not written")
         said = screen.read(1000).decode()
     assert "[\x1b[31merror    \x1b[0m] \x1b[1ma change was not written\x1b[0m" in said
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tells of trouble goes on, with a full disk too."""
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", full)
+        Logger().error("a change was not written", verb="finish")
+        with contextlib.suppress(OSError):
+            full.close()  # it would try again

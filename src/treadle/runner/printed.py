@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,8 @@ LAST_BYTES = int(KEPT_BYTES * (1 - AS_THEY_COME)) - 16 * 1024  # … or so much;
 HELD_BYTES = 8 * 1024 * 1024  # while there is no server
 SPOKEN_BYTES = 64 * 1024  # the runner's own words in the container's log file
 FAST = f"more than {LINES_PER_SECOND:g} lines or 1 MiB a second"
+
+STDERR = 2  # the file itself: a stream would keep what it could not write, and fail again with it
 
 Raw = tuple[float, Stream, bytes]
 
@@ -140,7 +143,8 @@ class Printed:
         """Words of the runner itself: in the container's log, and in the file that its agent reads."""
         self._spoken += len(text)
         if self._spoken <= SPOKEN_BYTES:
-            print(f"treadle runner: {text}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # its disk may be full: whoever has something to say goes on
+                os.write(STDERR, f"treadle runner: {text}\n".encode())
         log = self._log(None, starting=starting)
         log.note(text, time.time())
         self._send(log, None, starting=starting)
