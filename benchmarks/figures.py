@@ -45,6 +45,12 @@ REACHES = {
     "1 000 000 finished: GET task, cost": Reach("≤", 1.2),
     "1 000 000 finished: list, cost": Reach("≤", 1.2),
     "pruning: accept p99, cost": Reach("≤", 1.2),
+    "crowd: beside a flood of 429s, p50, cost": Reach("≤", 2.0),
+    "crowd: beside a flood of 429s, p90, cost": Reach("≤", 2.0),
+    "crowd: beside 10000 open long polls and event streams, p50, cost": Reach("≤", 2.0),
+    "crowd: beside 10000 open long polls and event streams, p90, cost": Reach("≤", 2.0),
+    "crowd: beside 100000 waiting tasks, p50, cost": Reach("≤", 2.0),
+    "crowd: beside 100000 waiting tasks, p90, cost": Reach("≤", 2.0),
     "memory, all processes": Reach("≤", 90.0),
     "idle CPU of server and agent": Reach("≤", 0.5),
 }

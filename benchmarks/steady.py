@@ -18,6 +18,7 @@ import uvloop
 from benchmarks.load import percentile, request
 from benchmarks.wire import whole
 
+ONE_OF = 100  # accepted tasks is told by its id, to be looked after
 TICK = 0.005  # seconds between looks at what is due
 AGAIN = 0.05  # seconds before another try to connect
 LATE = 30.0  # seconds of requests that may wait for the server; more are not sent
@@ -26,7 +27,7 @@ LATE = 30.0  # seconds of requests that may wait for the server; more are not se
 class Connection(asyncio.Protocol):
     """One request at a time."""
 
-    def __init__(self, done: Callable[[Connection, int], None], lost: Callable[[Connection], None]) -> None:
+    def __init__(self, done: Callable[[Connection, int, bytes], None], lost: Callable[[Connection], None]) -> None:
         self._done, self._lost = done, lost
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
@@ -44,7 +45,7 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         if (answer := whole(self._buffer)) is not None:
             self._buffer = b""
-            self._done(self, answer[0])
+            self._done(self, *answer)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._lost(self)
@@ -60,6 +61,8 @@ class Steady:
         self._due: collections.deque[float] = collections.deque()
         self._took: list[float] = []
         self._counts: collections.Counter[str] = collections.Counter()
+        self._accepted = 0
+        self._told: list[str] = []
 
     async def run(self) -> None:
         for _ in range(self._asked["connections"]):
@@ -100,8 +103,11 @@ class Steady:
                 self._idle.append(connection)
                 return
 
-    def _done(self, connection: Connection, status: int) -> None:
+    def _done(self, connection: Connection, status: int, body: bytes) -> None:
         self._counts[str(status)] += 1
+        self._accepted += status == 200
+        if status == 200 and not self._accepted % ONE_OF:
+            self._told.append(json.loads(body)["task_id"])
         self._took.append(time.perf_counter() - connection.due)
         connection.due = 0.0
         if self._due:
@@ -119,7 +125,9 @@ class Steady:
     def _tell(self) -> None:
         took, self._took = self._took or [0.0], []
         counts, self._counts = self._counts, collections.Counter()
-        said = {"counts": counts, "p50": percentile(took, 0.5) * 1000, "p99": percentile(took, 0.99) * 1000}
+        told, self._told = self._told, []
+        times = {f"p{share}": percentile(took, share / 100) * 1000 for share in (50, 99)}
+        said = {"counts": counts, "ids": told, **times}
         print(json.dumps(said), flush=True)
 
 

@@ -245,6 +245,21 @@ async def test_a_container_whose_image_cannot_be_built_has_failed_with_the_reaso
 
 
 @async_test
+async def test_of_many_files_that_cannot_be_copied_the_first_is_told(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        spec = w.container()
+        await w.server.send(Wanted([spec]))
+        await until(lambda: w.pid(spec))
+        for name in ("one", "two"):
+            os.mkfifo(tmp_path / "agent" / "sources" / spec.source_id / name)
+        await w.server.send(Wanted([spec, w.container()]))
+        exited = await w.server.next(Exited)
+        assert exited.failed
+        assert exited.reason.startswith("could not be started: ")
+        assert exited.reason.count("is a named pipe") == 1
+
+
+@async_test
 async def test_a_container_given_up_while_its_image_is_built_never_starts(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         wait = 'touch "$VIRTUAL_ENV/../up"; while [ ! -e "$VIRTUAL_ENV/../go" ]; do sleep 0.01; done'

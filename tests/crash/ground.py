@@ -190,6 +190,12 @@ class Ground:
         if done.returncode:
             raise Broken(f"deploying failed:\n{done.stdout}{done.stderr}\n{self.log.read_text()[-2000:]}")
 
+    def start_anew(self) -> None:
+        """As a person does who has mended the machine: have no queue rest from failed starts."""
+        for deployment in self.get("/v2/deployments")["data"]:
+            answer = HTTP.post(f"{self.url}/v2/deployments/{deployment['id']}/start", headers=self._headers)
+            answer.raise_for_status()
+
     def _deploying(self) -> dict[str, str]:
         return self._environ | {"TREADLE_URL": self.url, "TREADLE_TOKEN": self.token}
 

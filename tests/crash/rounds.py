@@ -196,6 +196,7 @@ class Round:
                 disk.empty()
                 self.ground.start()
             disk.empty()
+        self.ground.start_anew()  # each failed start has doubled the rest of its queue
 
     # how it ends
 

@@ -150,7 +150,7 @@ class Containers:
             return Exited(container_id, STOPPED)
         if not isinstance(error, TreadleError | OSError):
             self._log.error("container could not be started", container=container_id, exc_info=error)
-        return Exited(container_id, f"could not be started: {error}", failed=True)
+        return Exited(container_id, f"could not be started: {_told(error)}", failed=True)
 
     async def _start(self, spec: ContainerSpec, folder: Path, known: _Known) -> Running:
         loop = asyncio.get_running_loop()
@@ -209,6 +209,14 @@ class Containers:
         else:
             self._known.pop(exited.container_id, None)
         self._report(exited)
+
+
+def _told(error: Exception) -> str:
+    """Of the many files that a copy of the source has failed for, the first."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        _, file, why = error.args[0][0]
+        return f"{file}: {why}"
+    return str(error)
 
 
 def _check(known: _Known) -> None:
