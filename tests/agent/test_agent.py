@@ -79,7 +79,7 @@ class TestServer:
         self.connection = connection
         async for frame in connection:
             assert isinstance(frame, bytes)
-            self.heard += wire.decode_from_agent(frame)
+            self.heard += map(wire.decode_from_agent, wire.split(frame))
 
     async def send(self, *messages: wire.ServerToAgent) -> None:
         await until(lambda: self.connection)

@@ -30,6 +30,7 @@ from treadle.model.wire import (
     Work,
     decode_from_runner,
     encode,
+    split,
 )
 
 DEADLINE = 30.0
@@ -57,7 +58,7 @@ class Link:
     def listen(self) -> None:
         try:
             for frame in self._connection:
-                for message in decode_from_runner(frame):
+                for message in map(decode_from_runner, split(frame)):
                     self.heard.append(message)
                     if not isinstance(message, Beat | Lines):
                         self._said.put(message)

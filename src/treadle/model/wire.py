@@ -14,6 +14,8 @@ PROTOCOL = 1
 RUNNER_PATH = "/link/runner"  # WebSocket; header Authorization: Bearer <container token>
 AGENT_PATH = "/link/agent"  # WebSocket; header Authorization: Bearer <agent token>
 MAX_FRAME = 64 * 1024 * 1024
+MAX_MESSAGES = 10_000  # of a frame
+MAX_ITEMS = 20_000  # of a list in a message: an attempt's lines, the work of 256 children
 BEAT_SECONDS = 3.0
 LEASE_SECONDS = 15.0
 ORPHAN_GRACE_SECONDS = 60.0
@@ -25,6 +27,9 @@ class AttemptRef(msgspec.Struct, frozen=True, array_like=True):
 
     task_id: str
     attempt: int
+
+
+Refs = Annotated[list[AttemptRef], msgspec.Meta(max_length=MAX_ITEMS)]
 
 
 class Died(msgspec.Struct, frozen=True):
@@ -70,7 +75,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """
 
     container_id: str
-    held: list[AttemptRef]
+    held: Refs
     free: int
     protocol: int = PROTOCOL
     isolation: Isolation = Isolation.PROCESS  # what its children are held to
@@ -104,7 +109,7 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
 class Returned(msgspec.Struct, frozen=True, tag="returned"):
     """These attempts were sent ahead, have not started and never will: the answer to `Recall`, or part of a stop."""
 
-    refs: list[AttemptRef]
+    refs: Refs
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
@@ -120,7 +125,7 @@ class Lines(msgspec.Struct, frozen=True, tag="lines"):
     Those of an attempt come before its `Finished`. `starting`: by the first children, while they loaded the handler.
     """
 
-    lines: list[Line]
+    lines: Annotated[list[Line], msgspec.Meta(max_length=MAX_ITEMS)]
     ref: AttemptRef | None = None
     starting: bool = False
 
@@ -364,9 +369,10 @@ ServerToAgent = Wanted | Build | AskImages | PruneImages
 FromZygote = Up | Spawned | Ended
 
 encode = msgspec.msgpack.Encoder().encode
-decode_from_runner = msgspec.msgpack.Decoder(list[RunnerToServer]).decode
+split = msgspec.msgpack.Decoder(Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_MESSAGES)]).decode
+decode_from_runner = msgspec.msgpack.Decoder(RunnerToServer).decode  # one message
 decode_for_runner = msgspec.msgpack.Decoder(list[ServerToRunner]).decode
-decode_from_agent = msgspec.msgpack.Decoder(list[AgentToServer]).decode
+decode_from_agent = msgspec.msgpack.Decoder(AgentToServer).decode  # one message
 decode_for_agent = msgspec.msgpack.Decoder(list[ServerToAgent]).decode
 decode_for_zygote = msgspec.msgpack.Decoder(Spawn).decode
 decode_from_zygote = msgspec.msgpack.Decoder(FromZygote).decode

@@ -1,12 +1,10 @@
-"""The WebSockets to runners and agents: bare ASGI, frames of msgpack messages, one sender per link."""
+"""The WebSockets to runners and agents: bare ASGI, frames of msgpack messages, read no faster than written down."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from itertools import count
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -35,62 +33,25 @@ from treadle.model.wire import (
     RunnerToServer,
     decode_from_agent,
     decode_from_runner,
-    encode,
+    split,
 )
-from treadle.server.asgi import JSON, Event, Receive, Scope, Send, error_body, header
+from treadle.server.asgi import JSON, Receive, Scope, Send, error_body, header
 from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.builds import Builds
 from treadle.server.shelves import Shelves
+from treadle.server.sockets import TRY_AGAIN, Socket
 
 REFUSED = 4003  # close code: do not come back
 UNKNOWN = 4004  # close code: there is no such link
-TRY_AGAIN = 1013
 HELLO_SECONDS = 30.0
 NOTHING = b"\x90"  # a frame of no messages
+# What a runner says is in memory until it is on disk, and no more of it is read than weighs so much: bytes, and for
+# each message about what it takes to be dealt with.
+MAX_UNWRITTEN = 8 * 1024 * 1024
+MESSAGE_WEIGHT = 4 * 1024
 T = TypeVar("T")
 log = Logger()
-
-
-class Socket:
-    """One accepted WebSocket: messages queued by `send` leave together in one frame. `number` is its own alone."""
-
-    _numbers = count(1)
-
-    def __init__(self, send: Send) -> None:
-        self.number = next(self._numbers)
-        self._send = send
-        self._queued: list[Any] = []
-        self._wake = asyncio.Event()
-        self._failed = False
-
-    def send(self, message: Any) -> None:
-        self._queued.append(message)
-        self._wake.set()
-
-    def fail(self) -> None:
-        """Close the link, because something that came over it is lost: the other side calls again and repeats it."""
-        self._failed = True
-        self._wake.set()
-
-    async def pump(self) -> None:
-        """Send what is queued until cancelled or failed."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if self._failed:
-                await self.close(TRY_AGAIN)
-                return
-            batch, self._queued = self._queued, []
-            await self._say({"type": "websocket.send", "bytes": encode(batch)})
-
-    async def close(self, code: int, reason: str = "") -> None:
-        said = {"reason": _fitting(reason)} if reason else {}
-        await self._say({"type": "websocket.close", "code": code, **said})
-
-    async def _say(self, event: Event) -> None:
-        with suppress(OSError, RuntimeError):  # the link is over already, as whoever reads from it is about to see
-            await self._send(event)
 
 
 class Links:
@@ -111,7 +72,7 @@ class Links:
             await turn_away(scope, send, REFUSED, error)
             return
         await send({"type": "websocket.accept"})
-        socket = Socket(send)
+        socket = Socket(scope, send)
         await self._pumped(socket, self._talk_to_runner(container, socket, receive))
 
     @staticmethod
@@ -120,27 +81,30 @@ class Links:
         try:
             refused = await talk
             if refused:
-                await socket.close(REFUSED, refused)
+                await socket.close(REFUSED, _fitting(refused))
         except TreadleError as error:  # our own trouble, a full disk, say: the other side is to call again
             log.error("link closed", error=str(error))
             await socket.close(TRY_AGAIN)
         finally:
             pump.cancel()
+            socket.end()
 
     async def _talk_to_runner(self, container: Container, socket: Socket, receive: Receive) -> str:
         """Answers why the link was refused, or "" when the runner closed it."""
         fleet, runners = self._bridge.engine.fleet, self._bridge.runners
         try:
-            first = _decoded(decode_from_runner, await _first_frame(receive))
-            if not first or not isinstance(first[0], Hello):
+            messages = _messages(decode_from_runner, await _first_frame(receive))
+            hello, _ = next(messages, (None, 0))
+            if not isinstance(hello, Hello):
                 return "the first message must be hello"
-            if first[0].protocol != PROTOCOL or first[0].container_id != container.id:
+            if hello.protocol != PROTOCOL or hello.container_id != container.id:
                 return "wrong protocol or container"
             self._bridge.opening[socket.number] = socket
-            await self._bridge.ask(fleet.connect, Connected(first[0], socket.number))
-            self._from_runner(container.id, socket, first[1:])
+            await self._bridge.ask(fleet.connect, Connected(hello, socket.number))
+            unwritten = await self._from_runner(container.id, socket, messages, 0)
             while (frame := await _frame(receive)) is not None:
-                self._from_runner(container.id, socket, _decoded(decode_from_runner, frame))
+                messages = _messages(decode_from_runner, frame)
+                unwritten = await self._from_runner(container.id, socket, messages, unwritten)
         except TreadleError as error:
             if error.status >= TreadleError.status:
                 raise
@@ -153,30 +117,41 @@ class Links:
             self._bridge.tell(fleet.disconnected, Disconnected(container.id, socket.number))
         return ""
 
-    def _from_runner(self, container_id: str, socket: Socket, messages: list[RunnerToServer]) -> None:
+    async def _from_runner(
+        self, container_id: str, socket: Socket, messages: Iterator[tuple[RunnerToServer, int]], unwritten: int
+    ) -> int:
+        """Answers what may not be on disk yet, as MAX_UNWRITTEN weighs it, given what was not before."""
+        for message, size in messages:
+            self._take(container_id, socket, message)
+            unwritten += size + MESSAGE_WEIGHT
+            if unwritten > MAX_UNWRITTEN:
+                await self._bridge.run(_nothing)  # written after all that was asked before it
+                unwritten = 0
+        return unwritten
+
+    def _take(self, container_id: str, socket: Socket, message: RunnerToServer) -> None:
         engine, tell = self._bridge.engine, self._bridge.tell
-        for message in messages:
-            match message:
-                case Finished():
-                    report = Report(container_id, _judged(message), socket.number)
-                    urgent = self._bridge.awaited(message.ref.task_id) or engine.queue.lacks_child(container_id)
-                    tell(engine.queue.finish, report, socket.fail, urgent=urgent)
-                case Lines():
-                    tell(engine.logs.keep, Keep(container_id, message), urgent=False)
-                case Returned(refs):
-                    given = GivenBack(container_id, refs, socket.number)
-                    tell(engine.queue.take_back, given, socket.fail)
-                case Ready():
-                    tell(engine.fleet.freed, Freed(container_id, message, socket.number), socket.fail)
-                case Beat():
-                    tell(engine.fleet.beat, container_id)
-                case LoadFailed(reason, traceback):
-                    tail = traceback.rstrip()
-                    log.warning("handler could not be loaded", container=container_id, reason=reason, trace=tail)
-                    gone = Gone(container_id, f"could not load the handler: {reason}", failed=True, tail=tail)
-                    tell(engine.fleet.load_failed, gone, socket.fail)
-                case Hello():
-                    raise Forbidden("Hello comes once.")
+        match message:
+            case Finished():
+                report = Report(container_id, _judged(message), socket.number)
+                urgent = self._bridge.awaited(message.ref.task_id) or engine.queue.lacks_child(container_id)
+                tell(engine.queue.finish, report, socket.fail, urgent=urgent)
+            case Lines():
+                tell(engine.logs.keep, Keep(container_id, message), urgent=False)
+            case Returned(refs):
+                given = GivenBack(container_id, refs, socket.number)
+                tell(engine.queue.take_back, given, socket.fail)
+            case Ready():
+                tell(engine.fleet.freed, Freed(container_id, message, socket.number), socket.fail)
+            case Beat():
+                tell(engine.fleet.beat, container_id)
+            case LoadFailed(reason, traceback):
+                tail = traceback.rstrip()
+                log.warning("handler could not be loaded", container=container_id, reason=reason, trace=tail)
+                gone = Gone(container_id, f"could not load the handler: {reason}", failed=True, tail=tail)
+                tell(engine.fleet.load_failed, gone, socket.fail)
+            case Hello():
+                raise Forbidden("Hello comes once.")
 
     async def agent(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an agent's link from handshake to close."""
@@ -187,25 +162,26 @@ class Links:
             await turn_away(scope, send, REFUSED, error)
             return
         await send({"type": "websocket.accept"})
-        socket = Socket(send)
+        socket = Socket(scope, send)
         await self._pumped(socket, self._talk_to_agent(socket, receive))
 
     async def _talk_to_agent(self, socket: Socket, receive: Receive) -> str:
         hello: AgentHello | None = None
         fleet, agents = self._bridge.engine.fleet, self._bridge.agents
         try:
-            first = _decoded(decode_from_agent, await _first_frame(receive))
-            if not first or not isinstance(first[0], AgentHello) or first[0].protocol != PROTOCOL:
+            messages = _messages(decode_from_agent, await _first_frame(receive))
+            first, _ = next(messages, (None, 0))
+            if not isinstance(first, AgentHello) or first.protocol != PROTOCOL:
                 return "the first message must be agent_hello of this protocol"
-            hello = first[0]
+            hello = first
             before, agents[hello.agent_id] = agents.get(hello.agent_id), socket
             if before is not None:  # if it was not dead, the agent calls again
                 before.fail()
             await self._bridge.ask(fleet.agent_connected, hello)
             self._bridge.agent_came.set()
-            self._from_agent(hello.agent_id, socket, first[1:])
+            self._from_agent(hello.agent_id, socket, messages)
             while (frame := await _frame(receive)) is not None:
-                self._from_agent(hello.agent_id, socket, _decoded(decode_from_agent, frame))
+                self._from_agent(hello.agent_id, socket, _messages(decode_from_agent, frame))
         except TreadleError as error:
             if error.status >= TreadleError.status:
                 raise
@@ -221,8 +197,8 @@ class Links:
                     self._bridge.agent_came.clear()
         return ""
 
-    def _from_agent(self, agent_id: str, socket: Socket, messages: list[AgentToServer]) -> None:
-        for message in messages:
+    def _from_agent(self, agent_id: str, socket: Socket, messages: Iterator[tuple[AgentToServer, int]]) -> None:
+        for message, _ in messages:
             match message:
                 case Exited(container_id, reason, failed, tail):
                     if not self._is_on(agent_id, container_id):
@@ -265,12 +241,17 @@ async def _first_frame(receive: Receive) -> bytes:
         raise InvalidInput(f"No hello came within {HELLO_SECONDS:.0f} s.") from None
 
 
-def _decoded(decode: Callable[[bytes], list[T]], frame: bytes) -> list[T]:
-    """The messages of a frame."""
+def _messages(decode: Callable[[msgspec.Raw], T], frame: bytes) -> Iterator[tuple[T, int]]:
+    """The messages of a frame and their bytes, read one after the other."""
     try:
-        return decode(frame)
+        for raw in split(frame):
+            yield decode(raw), len(memoryview(raw))
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise InvalidInput(f"This frame is not of the protocol: {error}.") from None
+
+
+def _nothing(_now: float) -> None:
+    pass
 
 
 def _judged(finished: Finished) -> Finished:

@@ -40,6 +40,7 @@ from treadle.server.lookup import Lookup
 from treadle.server.patience import PatientHttp
 from treadle.server.sessions import Sessions
 from treadle.server.shelves import Shelves
+from treadle.server.sockets import Ws
 from treadle.server.views import Views
 
 RunAgent = Callable[..., Coroutine[Any, Any, None]]
@@ -191,7 +192,7 @@ def _http(app: App) -> uvicorn.Config:
         app,
         loop="none",
         http=PatientHttp,
-        ws="websockets-sansio",
+        ws=Ws,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
         ws_ping_interval=None,  # runners and agents send heartbeats of their own
