@@ -57,10 +57,10 @@ endure: $(READY) ## half an hour of load with kills: does the server stay as it 
 	@$(BIN)/python -m benchmarks.endure $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(JSON),--json $(JSON))
 
-crash: $(READY) ## kill, stop, cut off and rob real processes under load; SECONDS=600 SEED=7 ROUND=12 ROUNDS=kills,power JSON=FILE
+crash: $(READY) ## kill, stop, cut off and rob real processes under load; SECONDS=600 COUNT=3 SEED=7 ROUND=12 ROUNDS=kills,power JSON=FILE
 	@PYTHONPATH=tests $(BIN)/python -m crash.campaign $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(ROUND),--round $(ROUND)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(KILLS),--kills $(KILLS)) \
-		$(if $(DEEDS),--deeds $(DEEDS)) $(if $(JSON),--json $(JSON))
+		$(if $(COUNT),--count $(COUNT)) $(if $(DEEDS),--deeds $(DEEDS)) $(if $(JSON),--json $(JSON))
 fuzz: $(READY) ## try bad input for minutes, by chance; TIMES=30 times as much as CI does
 	@FUZZ=$(or $(TIMES),30) $(BIN)/pytest -q tests/fuzz -n 2 --timeout=1800
 

@@ -4,6 +4,7 @@
     make crash SECONDS=3600 SEED=7      longer; the seed makes the sequence of faults the same
     make crash SEED=7 ROUND=12          one round again
     make crash ROUNDS=kills,power       rounds of these kinds alone
+    make crash COUNT=3                  so many rounds
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ class Campaign:
         self.facts: Counter[str] = Counter()
         self.rounds: Counter[str] = Counter()
         self.failed: list[str] = []
-        kinds = asked.rounds.split(",") if asked.rounds else KINDS
+        kinds = asked.rounds or KINDS
         self._without_disk = disk.trouble() if "full" in kinds else ""
         if self._without_disk:
             print(f"rounds with a full disk are skipped: {self._without_disk}")
         self._kinds = [kind for kind in kinds if kind != "full" or not self._without_disk]
+        if not self._kinds:
+            sys.exit("There is no round to run.")
 
     def run(self) -> None:
         numbers = [self._asked.round] if self._asked.round is not None else range(self._asked.first, 1 << 30)
@@ -52,8 +55,9 @@ class Campaign:
                 return
 
     def _is_over(self) -> bool:
-        enough = self._asked.kills and sum(self.kills.values()) >= self._asked.kills
-        return bool(enough) or time.monotonic() - self._began > self._asked.seconds
+        done = (self._asked.kills, sum(self.kills.values())), (self._asked.count, sum(self.rounds.values()))
+        enough = any(limit and reached >= limit for limit, reached in done)
+        return enough or time.monotonic() - self._began > self._asked.seconds
 
     def _round(self, number: int) -> None:
         kind = self._kinds[number % len(self._kinds)]
@@ -75,8 +79,8 @@ class Campaign:
         (folder / "verdict").write_text("\n".join(broken) + "\n")
         self.failed = broken
         print("\n".join(f"  BROKEN: {line}" for line in broken))
-        print(f"Evidence: {folder} (verdict, server.log, data/treadle.db, shared/ledger, accepted)")
-        more = f" ROUNDS={self._asked.rounds}" if self._asked.rounds else ""
+        print(f"Evidence: {folder} (verdict, server.log, kept/treadle.db, shared/ledger, accepted)")
+        more = f" ROUNDS={','.join(self._asked.rounds)}" if self._asked.rounds else ""
         more += f" DEEDS={self._asked.deeds}" if self._asked.deeds != DEEDS else ""
         print(f"Run it again: make crash SEED={self._asked.seed} ROUND={number}{more}", flush=True)
 
@@ -94,7 +98,10 @@ class Campaign:
         print(f"killed: {_said(self.kills)}\n{_said(self.facts)}")
         print("broken promises: " + (str(len(self.failed)) if self.failed else "none"))
         if self._asked.json:
-            said = {"seed": self._asked.seed, "seconds": seconds, "rounds": self.rounds, "kills": self.kills, "facts": self.facts}
+            said = {
+                "seed": self._asked.seed, "seconds": seconds, "rounds": self.rounds, "kills": self.kills,
+                "facts": self.facts, "broken": self.failed,
+            }  # fmt: skip
             Path(self._asked.json).write_text(json.dumps(said, indent=1) + "\n")
 
 
@@ -102,12 +109,20 @@ def _said(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
+def _kinds(named: str) -> list[str]:
+    kinds = [kind for kind in named.split(",") if kind]
+    if unknown := set(kinds) - set(KINDS):
+        raise argparse.ArgumentTypeError(f"no kinds of rounds: {', '.join(sorted(unknown))}")
+    return kinds
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(2)), help="of the sequence of faults")
     parser.add_argument("--seconds", type=float, default=600.0, help="begin no more rounds after that time")
     parser.add_argument("--kills", type=int, default=0, help="nor after so many kills")
-    parser.add_argument("--rounds", default="", help=f"kinds of rounds, in turn; of {', '.join(sorted(set(KINDS)))}")
+    parser.add_argument("--count", type=int, default=0, help="nor after so many rounds")
+    parser.add_argument("--rounds", type=_kinds, help=f"kinds of rounds, in turn; of {', '.join(sorted(set(KINDS)))}")
     parser.add_argument("--round", type=int, help="this one alone")
     parser.add_argument("--first", type=int, default=0, help="the number of the first round")
     parser.add_argument("--deeds", type=int, default=DEEDS, help="faults in a round")

@@ -23,6 +23,7 @@ import apsw
 SECTOR = 512
 HEAD = struct.Struct("<cqq")  # what was done, where, and how many bytes of data follow
 WRITE, TRUNCATE, SYNC = b"W", b"T", b"S"
+SYNCED = HEAD.pack(SYNC, 0, 0)
 JOURNAL, BASE = ".power-journal", ".power-base"
 
 
@@ -86,6 +87,18 @@ def _begin(path: str, *, existed: bool) -> int:
     if existed and not base.exists() and not journal.exists():
         base.write_bytes(Path(path).read_bytes())
     return os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+def has_unsynced(folder: Path) -> bool:
+    """Whether the last thing that was done to one of the files is another than to sync it."""
+    return any(_last(journal) not in (b"", SYNCED) for journal in folder.glob(f"*{JOURNAL}"))
+
+
+def _last(journal: Path) -> bytes:
+    """The end of a journal, as long as a sync is."""
+    with journal.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - HEAD.size))
+        return file.read()
 
 
 def cut(folder: Path, chance: Random) -> int:

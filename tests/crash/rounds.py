@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
@@ -23,6 +24,8 @@ KILLS = {"child": 85.0, "runner": 6.0, "template": 3.0, "zygote": 4.0, "server":
 APART = KILLS | {"agent": 4.0, "server": 2.0}
 SLOW = {"child": 10.0, "runner": 1.0}
 PAST_LEASE = 17.0  # seconds: a lease is 15
+SHORT, LONG = (1.0, 4.0), (PAST_LEASE, PAST_LEASE + 5)  # seconds: absences that are not noticed, and those that are
+MANY = 100  # deeds, of which some take as much time as a lease
 LEVELS = ("auto", "auto", "auto", "process")
 
 Say = Callable[[str], None]
@@ -69,17 +72,32 @@ class Round:
         self._load: Load | None = None
 
     def run(self) -> list[str]:
-        """What was promised and did not hold."""
+        """What was promised and did not hold; of that, there is evidence in `folder / "kept"`."""
         with self._stack:
             self._stack.callback(self.ground.kill_all)
-            try:
-                self._live()
-                self._settle()
-                self._probe()
-                self.ground.stop()
-            except Broken as error:
-                return [str(error), *self._verdict()]
-            return self._verdict()
+            broken = self._tried()
+            if broken:
+                self._keep()
+            return broken
+
+    def _tried(self) -> list[str]:
+        try:
+            self._live()
+            self._settle()
+            self._probe()
+            self.ground.stop()
+        except Broken as error:
+            return [str(error), *self._verdict()]
+        return self._verdict() + victims.in_vain(self._killer.tried, self._killer.count)
+
+    def _keep(self) -> None:
+        """Copy what tells what happened, as it lies there after a crash: the data folder may be gone in a moment."""
+        self.ground.kill_all()
+        kept = self.ground.folder / "kept"
+        for path in (*self.ground.data.glob("treadle.db*"), *(self.ground.data / "agent").rglob("log")):
+            target = kept / path.relative_to(self.ground.data)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
     def _live(self) -> None:
         faults = {
@@ -100,12 +118,11 @@ class Round:
     def _kill_for(
         self, deeds: int, weights: dict[str, float], pause: float = PAUSE, also: Callable[[], None] = lambda: None
     ) -> None:
-        for deed in range(deeds):
+        for number, deed in enumerate(victims.plan(self._chance, weights, deeds, pause), 1):
             also()
-            wait, kind, luck = victims.plan(self._chance, weights, pause)
-            threading.Event().wait(wait)
-            self._killer.kill(kind, luck)
-            self._tell(f"{deed + 1} of {deeds} deeds")
+            threading.Event().wait(deed.wait)
+            self._killer.kill(deed.kind, deed.luck)
+            self._tell(f"{number} of {deeds} deeds")
 
     def _tell(self, what: str) -> None:
         assert self._load is not None
@@ -132,14 +149,17 @@ class Round:
         link = Link(self.ground.port)
         self._stack.callback(link.close)
         load = self._begin(How(link=link.url, apart=True))
-        for _ in range(2):
-            long = [{"seconds": self._chance.uniform(2, 40)} for _ in range(6)]
+        for _ in range(max(self._deeds // MANY, 1)):
+            length = self._chance.choice(LONG)
+            long = [{"seconds": self._chance.uniform(2, length + 5)} for _ in range(6)]
             load.submit("patient", long)
             load.submit("copied", long[:2])
             self._kill_for(10, SLOW)
             self._chance.choice((link.cut, link.choke))()
             self.facts["partings"] += 1
-            self._kill_for(8, SLOW, 2 * self._chance.choice((PAST_LEASE, 22.0)) / 8)
+            back = time.monotonic() + length
+            while time.monotonic() < back:
+                self._kill_for(1, SLOW, 2.0)
             link.mend()
             self._kill_for(20, SLOW, 0.2)
 
@@ -148,17 +168,25 @@ class Round:
         self._begin()
         self._kill_for(10, SLOW)
         thaw: dict[int, float] = {}
-        for _ in range(4):
+        for length in self._absences():
+            luck = self._chance.random()
             found = [pid for pid in victims.runners(self.ground) if pid not in thaw]
             if found:
-                pid = self._chance.choice(found)
+                pid = found[int(luck * len(found))]
                 self.facts["stopped"] += victims.signal_to(pid, signal.SIGSTOP)
-                thaw[pid] = time.monotonic() + self._chance.choice((1.0, 4.0, PAST_LEASE, PAST_LEASE + 5))
+                thaw[pid] = time.monotonic() + length
             self._kill_for(8, SLOW, 0.25)
             self._thaw(thaw, time.monotonic())
         while thaw:
             self._kill_for(4, SLOW, 0.25)
             self._thaw(thaw, time.monotonic())
+
+    def _absences(self) -> list[float]:
+        """Seconds for which runners are stopped: as many lengths within the lease as past it."""
+        times = max(self._deeds // MANY, 1)
+        lengths = self._chance.choices(SHORT, k=times) + self._chance.choices(LONG, k=times)
+        self._chance.shuffle(lengths)
+        return lengths
 
     def _thaw(self, thaw: dict[int, float], now: float) -> None:
         for pid in [pid for pid, at in thaw.items() if at <= now]:
@@ -168,8 +196,10 @@ class Round:
     def _power(self) -> None:
         """The machine dies: all processes are killed, and the store's files hold what a disk might hold of them."""
         load = self._begin(How(power=True))
-        for _ in range(max(self._deeds // 40, 2)):
+        for number in range(max(self._deeds // 40, 2)):
             self._kill_for(self._chance.randint(5, 40), SLOW)
+            if number % 2 == 0:  # the others fall whenever they fall
+                self._wait_for_unsynced()
             self.ground.kill_all()
             self.facts["unsynced writes"] += power.cut(self.ground.data, self._chance)
             self.facts["power cuts"] += 1
@@ -179,6 +209,12 @@ class Round:
             if missing:
                 raise Broken(f"acknowledged and missing after a power cut: {sorted(missing)[:10]}")
             self.ground.start()
+
+    def _wait_for_unsynced(self) -> None:
+        """Until a write is on its way to the disk, or for long enough that none can be expected."""
+        deadline = time.monotonic() + 5
+        while not power.has_unsynced(self.ground.data) and time.monotonic() < deadline:
+            threading.Event().wait(0.0005)
 
     def _full(self) -> None:
         """The disk of the data folder is full again and again, also while the server is killed."""

@@ -1,32 +1,27 @@
-"""A short campaign of crash tests; `make crash` runs long ones (docs/reliability.md)."""
+"""Short rounds of crash tests; `make crash` runs long ones (docs/reliability.md). test_crash_leases.py has the others."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from .ground import TESTS
-
-SECONDS = "20"  # no round begins after that
+from . import disk
+from .short import one_round
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("kinds", ["kills", "power,links"])
-def test_no_promise_is_broken_by_crashes(tmp_path: Path, kinds: str) -> None:
-    """Under kills, cut links and cut power, nothing accepted is lost, runs twice at once, or is told wrongly."""
-    command = [sys.executable, "-m", "crash.campaign", "--seconds", SECONDS, "--deeds", "80", "--rounds", kinds]
-    with subprocess.Popen(
-        [*command, "--folder", str(tmp_path)], cwd=TESTS, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    ) as running:
-        try:
-            told, _ = running.communicate(timeout=360)
-        except subprocess.TimeoutExpired:
-            running.terminate()  # not killed: it has to clear away what it has started
-            raise
-    assert running.returncode == 0, told
-    assert "broken promises: none" in told
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("kind", ["kills", "links", "power"])
+def test_no_promise_is_broken_by_crashes(tmp_path: Path, kind: str) -> None:
+    """Under kills, bad links and cut power, nothing accepted is lost, runs twice at once, or is told wrongly."""
+    one_round(tmp_path, kind)
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(400)
+def test_no_promise_is_broken_by_a_full_disk(tmp_path: Path) -> None:
+    """Nor where the disk is full again and again."""
+    if trouble := disk.trouble():
+        pytest.skip(trouble)
+    one_round(tmp_path, "full")

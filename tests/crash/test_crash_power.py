@@ -60,3 +60,16 @@ def test_what_was_not_synced_is_lost(shim: power.Shim, quick_folder: Path) -> No
     """With `synchronous=normal` the newest commits lie in the log unsynced, and cuts take them."""
     kept = {survivors(quick_folder, "normal", seed)[0] for seed in range(8)}
     assert min(kept) < ROWS
+
+
+def test_what_is_on_its_way_to_the_disk_is_seen(shim: power.Shim, quick_folder: Path) -> None:
+    """A cut can be made to fall between a write and its sync."""
+    writer = apsw.Connection(str(quick_folder / "x.db"))
+    seen = []
+    for synchronous in ("full", "off"):
+        writer.pragma("journal_mode", "wal")
+        writer.pragma("synchronous", synchronous)
+        writer.execute(f"CREATE TABLE {synchronous}_ (id)")
+        seen.append(power.has_unsynced(quick_folder))
+    writer.close()
+    assert seen == [False, True]

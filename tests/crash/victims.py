@@ -9,14 +9,18 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 from .ground import Ground, about
 
 CALM = 0.5  # seconds of life; most of those who are killed have had as many, and are at work
 YOUNG = 0.15  # of the kills take whoever there is, also one that is being born
 PATIENCE = 2.0  # seconds to wait for one to kill
+LEAST = 3  # deeds of each kind, where there are many deeds
+SHARE = 5  # of so many deeds of a kind one has to hit somebody
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -62,11 +66,13 @@ class Killer:
     """
 
     def __init__(self, ground: Ground) -> None:
+        self.tried: Counter[str] = Counter()
         self.count: Counter[str] = Counter()
         self._ground = ground
 
     def kill(self, kind: str, luck: float) -> bool:
         """Kill one of a kind, chosen by `luck` in [0, 1). False if there is none for a while."""
+        self.tried[kind] += 1
         if kind == "server":
             self._ground.kill_server()
             self.count[kind] += 1
@@ -114,7 +120,27 @@ def signal_to(pid: int, number: int) -> bool:
     return True
 
 
-def plan(chance: Random, weights: dict[str, float], pause: float) -> tuple[float, str, float]:
-    """The next deed: seconds to wait, what to kill, and the luck of the choice."""
-    (kind,) = chance.choices(list(weights), list(weights.values()))
-    return chance.uniform(0, 2 * pause), kind, chance.random()
+class Deed(NamedTuple):
+    """One that is planned: seconds to wait, whom to kill, and the luck of the choice in [0, 1)."""
+
+    wait: float
+    kind: str
+    luck: float
+
+
+def plan(chance: Random, weights: dict[str, float], deeds: int, pause: float) -> list[Deed]:
+    """The next deeds, by the weights of the kinds; of many, some are of each kind, however rare it is."""
+    rest = deeds - LEAST * len(weights)
+    kinds = list(weights) * LEAST if rest > deeds // 2 else []
+    kinds += chance.choices(list(weights), list(weights.values()), k=deeds - len(kinds))
+    chance.shuffle(kinds)
+    return [Deed(chance.uniform(0, 2 * pause), kind, chance.random()) for kind in kinds]
+
+
+def in_vain(tried: Mapping[str, int], hit: Mapping[str, int]) -> list[str]:
+    """Kinds of deeds that hardly ever hit anything, in one line each: a round of those has shown nothing."""
+    return [
+        f"only {hit.get(kind, 0)} of {count} deeds hit anything: {kind}"
+        for kind, count in tried.items()
+        if count >= SHARE and hit.get(kind, 0) * SHARE < count
+    ]
