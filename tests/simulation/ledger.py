@@ -18,6 +18,7 @@ from treadle.model.wire import AttemptRef, Stop, Work
 from treadle.store.ids import unpack_id
 from treadle.store.invariants import Breach, breaches
 
+from .leases import Leases
 from .machines import Runner, Wire
 
 TASKS = """SELECT task.seq, task.id, deployment.id, task.status, attempts, due, expires_at,
@@ -53,7 +54,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.accepted: dict[str, QueueConfig] = {}  # those whose id was given to a user
-        self._began: Counter[AttemptRef] = Counter()
+        self.leases = Leases()
+        self._began: set[AttemptRef] = set()
         self._ended: set[AttemptRef] = set()  # in the runner; the server need not know yet
         self._rows: dict[str, Row] = {}  # as of the last commit
         self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
@@ -61,19 +63,21 @@ class Ledger:
     def close(self) -> None:
         self._connection.close()
 
-    def began(self, ref: AttemptRef) -> None:
+    def began(self, ref: AttemptRef, runner: Runner) -> None:
         """User code runs an attempt."""
-        self._began[ref] += 1
-        assert self._began[ref] == 1, f"{ref} ran twice"
+        assert ref not in self._began, f"{ref} ran twice"
+        self._began.add(ref)
+        self.leases.began(ref, runner)
 
     def ended(self, ref: AttemptRef) -> None:
         """User code has come to an end and its child can take the next task, or is replaced."""
         self._ended.add(ref)
 
-    def check(self, engine: Engine, now: float, effects: Sequence[Effect]) -> None:
-        """Everything that must hold after a commit."""
+    def check(self, engine: Engine, now: float, lived: float, effects: Sequence[Effect]) -> None:
+        """Everything that must hold after a commit. `lived`: seconds that have passed, whatever the clock says."""
         with self._connection:  # one transaction for all that is read: half of the time that it takes else
             self._check(engine, now, effects)
+        self.leases.check(engine, now, lived)
 
     def _check(self, engine: Engine, now: float, effects: Sequence[Effect]) -> None:
         before, self._rows = self._rows, self._read()

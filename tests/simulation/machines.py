@@ -48,7 +48,7 @@ class Wire:
 class Witness(Protocol):
     """Sees user code run."""
 
-    def began(self, ref: AttemptRef) -> None: ...
+    def began(self, ref: AttemptRef, runner: Runner) -> None: ...
     def ended(self, ref: AttemptRef) -> None: ...
 
 
@@ -57,6 +57,7 @@ class Runner:
 
     def __init__(self, spec: ContainerSpec, now: float, witness: Witness, *, loads: bool) -> None:
         self.id = spec.container_id
+        self.deployment_id = spec.deployment_id
         self.gpus = spec.gpus
         self.workers = spec.config.workers
         self.loads = loads  # whether children can load the handler
@@ -70,6 +71,7 @@ class Runner:
         self.stopping = False
         self.stop_at = float("inf")
         self.alive = True
+        self.frozen = False  # by SIGSTOP
         self._witness = witness
         self._answered = self._beaten = now
 
@@ -77,6 +79,11 @@ class Runner:
     def free(self) -> int:
         """What the server must think is free here once nothing is under way."""
         return self.idle + self.promised - len(self.backlog)
+
+    @property
+    def has_news(self) -> bool:
+        """Something of the server's waits to be heard."""
+        return self.wire is not None and bool(self.wire.down) and not self.frozen
 
     def connect(self, wire: Wire) -> None:
         self.wire = wire
@@ -138,7 +145,7 @@ class Runner:
             return
         ref = self.backlog.popleft()
         self.running.append(ref)
-        self._witness.began(ref)
+        self._witness.began(ref, self)
 
     def _give_up(self, ref: AttemptRef) -> None:
         if ref in self.running:
@@ -194,6 +201,8 @@ class Runner:
         self.backlog.clear()
 
     def tick(self, now: float) -> None:
+        if self.frozen:
+            return
         if self.wire is not None and abs(now - self._beaten) >= BEAT_SECONDS:
             self._beaten = now
             self._say(Beat())
@@ -228,6 +237,10 @@ class Agent:
 
     def runners(self) -> list[Runner]:
         return [known.runner for known in self.known.values() if known.runner is not None]
+
+    @property
+    def has_news(self) -> bool:
+        return self.wire is not None and bool(self.wire.down)
 
     def connect(self, wire: Wire) -> None:
         self.wire = wire

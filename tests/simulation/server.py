@@ -28,6 +28,7 @@ class Server:
         self.seed = seed
         self.random = Random(f"{seed}")
         self.now = NOW
+        self.lived = 0.0  # seconds that have passed, whatever the clock was set to
         self.path = folder / "treadle.db"
         self._number = 0
         self._kind = True  # no mishaps, while the world is made and at its end
@@ -65,7 +66,7 @@ class Server:
 
     def _committed(self, batch: Sequence[AnyCall], effects: Sequence[Effect]) -> None:
         self.outgoing.append((batch, effects))
-        self.ledger.check(self.engine, self.now, effects)
+        self.ledger.check(self.engine, self.now, self.lived, effects)
 
     def run_batch(self) -> None:
         """The writer takes what waits, or the first of it."""

@@ -1,0 +1,235 @@
+"""The machines of the simulated world, what goes wrong with them, and the time that passes there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from treadle.engine.fleet import Drain
+from treadle.engine.queue import Report
+from treadle.model.container import ContainerStatus
+from treadle.model.wire import AttemptRef, ContainerSpec, Died, Finished, Gpu, Raised
+
+from .machines import Agent, Runner, Wire
+from .users import Users
+
+MEMORY = [256, 512]  # MiB of a machine; a container takes 64 to 256
+
+
+class Mishaps(Users):
+    """Agents, runners and links, and every way in which they fail."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        super().__init__(seed, folder)
+        self.agents = [self._agent() for _ in range(self.random.randint(1, 2))]
+
+    # machines
+
+    def _agent(self) -> Agent:
+        name = f"agent-{self._next()}"
+        gpus = [Gpu(f"{name}-gpu-{n}", "T4") for n in range(self.random.randint(0, 2))]
+        return Agent(name, self.random.choice(MEMORY), gpus, self._start_container)
+
+    def _start_container(self, spec: ContainerSpec) -> Runner | None:
+        mishap = 1.0 if self._kind else self.random.random()
+        if mishap < 0.05:
+            return None
+        return Runner(spec, self.now, self.ledger, loads=mishap > 0.1)
+
+    def runners(self) -> list[Runner]:
+        return [runner for agent in self.agents for runner in agent.runners() if runner.alive]
+
+    def clients(self) -> list[Runner | Agent]:
+        return [*self.agents, *self.runners()]
+
+    def dial(self) -> None:
+        """Somebody without a link opens one."""
+        away = [client for client in self.clients() if client.wire is None]
+        if away:
+            self._dial(self.random.choice(away))
+
+    def _dial(self, client: Runner | Agent) -> None:
+        if isinstance(client, Runner):
+            row = self.store.container(client.id)
+            if row is None or row.status is ContainerStatus.STOPPED:
+                client.end()  # its token opens nothing any more
+                return
+        wire = Wire(self._next(), client)
+        client.connect(wire)
+        self.serving.append(wire)
+
+    def hear(self) -> None:
+        """Somebody takes a message of the server."""
+        eager = [client for client in self.clients() if client.has_news]
+        if eager:
+            self.random.choice(eager).hear(self.now)
+
+    def work(self) -> None:
+        """Something happens to a child of a runner."""
+        runners = [runner for runner in self.runners() if not runner.frozen]
+        if not runners:
+            return
+        runner = self.random.choice(runners)
+        if runner.loading and self.random.random() < 0.6:
+            runner.load()
+        elif runner.running:
+            runner.finish(self._end_of(self.random.choice(runner.running)))
+
+    def _end_of(self, ref: AttemptRef) -> Finished:
+        how = 0.0 if self._kind else self.random.random()
+        if how < 0.5:
+            return Finished(ref, result=b"1", ran=self.random.choice([0.0001, 0.002, 0.5]))
+        if how < 0.75:
+            return Finished(ref, raised=Raised("ValueError", "no", "", retryable=how < 0.7, not_json=how < 0.53))
+        if how < 0.95:
+            return Finished(ref, died=Died(self.random.choice([-9, -11, 3]), oom_kills=self.random.randint(0, 1)))
+        return Finished(ref, timed_out=True)
+
+    # time
+
+    def pass_time(self) -> None:
+        self._pass(self.random.choice([0.0, 0.1, 0.5, 1.0, 2.0]))
+        for _ in range(self.random.randint(0, 1)):
+            self.tick()
+
+    def _pass(self, seconds: float) -> None:
+        self.now += seconds
+        self.lived += seconds
+        for runner in self.runners():
+            runner.tick(self.now)
+        for agent in self.agents:
+            agent.tick(self.now)
+
+    def _exchange(self) -> None:
+        """All that is under way moves on, each by its next step at least."""
+        for wire in list(self.serving):
+            for _ in range(len(wire.up) + 1):
+                self._read(wire)
+        self.run_batch()
+        while self.outgoing:
+            self.carry_out()
+        for client in self.random.sample(clients := self.clients(), len(clients)):
+            while client.has_news:
+                client.hear(self.now)
+        for runner in self.runners():
+            while runner.alive and runner.loading and not runner.frozen:
+                runner.load()
+
+    def jump(self) -> None:
+        """The clock is set, or the machine slept."""
+        self.now += self.random.choice([-60.0, -5.0, 17.0, 90.0])
+
+    def tick(self) -> None:
+        """What the server does each second."""
+        if self.engine.queue.due(self.now):
+            self.ask(self.engine.queue.wake)
+        self.ask(self.engine.queue.reap)
+        self.ask(self.engine.fleet.sweep)
+        self.ask(self.engine.switch.clear)
+        self._scale()
+
+    def hush(self) -> None:
+        """Nothing is heard of anybody for so long that leases run out, while the server goes on."""
+        for _ in range(6):
+            self.now += 4.0
+            self.lived += 4.0
+            self.ask(self.engine.fleet.sweep)
+            self.ask(self.engine.queue.recall)
+            self.run_batch()
+
+    # mishaps
+
+    def lose_link(self) -> None:
+        linked = [client for client in self.clients() if client.wire is not None]
+        if linked:
+            client = self.random.choice(linked)
+            wire = client.wire
+            client.cut(self.now)
+            if wire is not None and self.random.random() < 0.5:
+                wire.up.clear()
+
+    def freeze(self) -> None:
+        """A runner is stopped for longer than a lease while everybody else goes on, and wakes up if it still lives."""
+        busy = [runner for runner in self.runners() if runner.running and not runner.stopping]
+        if busy:
+            runner = self.random.choice([one for one in busy if self._has_stand_in(one)] or busy)
+            (deployment,) = [one for one in self.deployments if one.id == runner.deployment_id]
+            runner.frozen = True
+            for _ in range(self.random.randint(17, 25)):
+                if self.random.random() < 0.3 and not self._draining:
+                    self._submit(deployment)  # so that there is another container for what runs here
+                self._second()
+            runner.frozen = False
+
+    def _has_stand_in(self, runner: Runner) -> bool:
+        """Whether what runs there could begin elsewhere at once."""
+        return any(one.deployment_id == runner.deployment_id and one.idle for one in self.runners())
+
+    def _second(self) -> None:
+        """Everybody who can does what is to be done."""
+        self._pass(1.0)
+        self.tick()
+        self.dial()
+        for _ in range(2):
+            self.work()
+            self._exchange()
+
+    def kill_child(self) -> None:
+        runners = self.runners()
+        if runners:
+            self.random.choice(runners).lose_idle_child()
+
+    def kill_runner(self) -> None:
+        runners = self.runners()
+        if runners:
+            self.random.choice(runners).end()
+
+    def crash_agent(self) -> None:
+        agent = self.random.choice(self.agents)
+        agent.cut(self.now)
+        agent.restart()
+
+    def crash_machine(self) -> None:
+        agent = self.random.choice(self.agents)
+        for runner in agent.runners():
+            runner.end()
+        agent.cut(self.now)
+        agent.restart()
+
+    def shut_down(self) -> None:
+        """The server drains, and is started again later or never."""
+        if not self._draining:
+            self._draining = True
+            self.ask(self.engine.fleet.drain, Drain(self.random.choice([0.0, 1.0, 5.0])))
+
+    def fill_disk(self) -> None:
+        self.store.broken = self.random.randint(1, 2)
+
+    def blink(self) -> None:
+        """Some links break, and their owners are back before the server knows."""
+        for client in self.clients():
+            if client.wire is not None and self.random.random() < 0.5:
+                client.cut(self.now)
+                self._dial(client)
+        for wire in self.random.sample(self.serving, len(self.serving)):
+            for _ in range(len(wire.up) + 1):
+                self._read(wire)
+
+    def lose_machine(self) -> None:
+        """A machine is gone for good, and with it all that would tell of it. Another one takes its place."""
+        agent = self.random.choice(self.agents)
+        for runner in agent.runners():
+            runner.end()
+        agent.cut(self.now)
+        self.agents.remove(agent)
+        self.agents.append(self._agent())
+
+    def lie(self) -> None:
+        """A report of an attempt that is not, or not there, or not any more."""
+        wires = [wire for wire in self.serving if isinstance(wire.owner, Runner) and wire.greeted]
+        running = [ref for runner in self.runners() for ref in runner.running]
+        if wires and running:
+            wire, ref = self.random.choice(wires), self.random.choice(running)
+            if ref in wire.owner.running:
+                ref = AttemptRef(ref.task_id, ref.attempt + self.random.choice([-1, 1]))
+            self.ask(self.engine.queue.finish, Report(wire.owner.id, Finished(ref, result=b"0"), wire.number))
+
