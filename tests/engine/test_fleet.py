@@ -196,6 +196,19 @@ def test_after_a_pause_of_the_server_containers_get_one_more_lease(desk: Desk) -
     assert desk.status(container) is C.STOPPING
 
 
+def test_a_pause_leaves_nobody_the_rest_of_a_lease(desk: Desk) -> None:
+    """A clock that is set forward by less than a lease is no silence either: the next heartbeat may take its time."""
+    deployment = desk.deploy()
+    container, _ = desk.started(deployment)
+    desk.submit(deployment)
+    desk.ask(desk.engine.fleet.sweep)
+    desk.now += LEASE_SECONDS - 1
+    desk.ask(desk.engine.fleet.sweep)
+    desk.now += 3
+    desk.ask(desk.engine.fleet.sweep)
+    assert desk.status(container) is C.RUNNING
+
+
 def test_a_clock_that_is_set_back_delays_nobody(desk: Desk) -> None:
     """A silent container is noticed one lease later, not when the clock has caught up."""
     deployment = desk.deploy()

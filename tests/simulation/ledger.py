@@ -181,13 +181,17 @@ class Ledger:
         devices = [uuid for runner in runners for uuid in runner.gpus]
         assert len(devices) == len(set(devices)), f"a device has two users: {devices}"
 
-    def check_agreed(self, links: Mapping[str, Wire], runners: Sequence[Runner]) -> None:
-        """Each linked runner holds what runs in it by the books, no less and no more."""
+    def check_agreed(self, engine: Engine, links: Mapping[str, Wire], runners: Sequence[Runner]) -> None:
+        """Each linked runner holds what runs in it by the books, no less and no more, and has as many children free."""
         for runner in runners:
-            if runner.id in links and runner.wire is not None and not runner.stopping:
-                books = [r for r in self._rows.values() if (r.status, r.container_id) == (TaskStatus.RUNNING, runner.id)]
-                held = [*runner.running, *runner.backlog, *runner.unsettled]
-                assert set(held) == {AttemptRef(r.id, r.attempts) for r in books}, f"{runner.id} holds {held}"
+            if runner.wire is None or links.get(runner.id) is not runner.wire or runner.stopping:
+                continue
+            books = [r for r in self._rows.values() if (r.status, r.container_id) == (TaskStatus.RUNNING, runner.id)]
+            held = [*runner.running, *runner.backlog, *runner.unsettled]
+            assert set(held) == {AttemptRef(r.id, r.attempts) for r in books}, f"{runner.id} holds {held}"
+            if engine.hints.slots.home(runner.id) is not None:
+                free = engine.hints.slots.free_in(runner.id)
+                assert free == runner.free, f"{free} free in {runner.id}, really {runner.free}"
 
     # the end
 

@@ -20,6 +20,7 @@ class Mishaps(Users):
 
     def __init__(self, seed: int, folder: Path) -> None:
         super().__init__(seed, folder)
+        self._takes = self.random.choice([(0.0001,), (0.0001, 0.002), (0.0001, 0.002, 0.5)])  # seconds in the child
         self.agents = [self._agent() for _ in range(self.random.randint(1, 2))]
 
     # machines
@@ -77,7 +78,7 @@ class Mishaps(Users):
     def _end_of(self, ref: AttemptRef) -> Finished:
         how = 0.0 if self._kind else self.random.random()
         if how < 0.5:
-            return Finished(ref, result=b"1", ran=self.random.choice([0.0001, 0.002, 0.5]))
+            return Finished(ref, result=b"1", ran=self.random.choice(self._takes))
         if how < 0.75:
             return Finished(ref, raised=Raised("ValueError", "no", "", retryable=how < 0.7, not_json=how < 0.53))
         if how < 0.95:
@@ -114,6 +115,25 @@ class Mishaps(Users):
             while runner.alive and runner.loading and not runner.frozen:
                 runner.load()
 
+    def rest(self) -> None:
+        """For a moment nothing new happens, and all agree."""
+        self._kind, before = True, self._kind
+        self.store.broken = 0
+        self._rest()
+        self._kind = before
+
+    def _rest(self) -> None:
+        """Everything that is under way arrives."""
+        for _ in range(40):
+            self._exchange()
+            if not (self.pending or self.outgoing or self._messages()):
+                self.ledger.check_agreed(self.engine, self.links, self.runners())
+                return
+        raise AssertionError("the world does not come to rest: somebody talks for ever")
+
+    def _messages(self) -> bool:
+        return any(wire.up or wire.down or not wire.is_open for wire in self.serving)
+
     def jump(self) -> None:
         """The clock is set, or the machine slept."""
         self.now += self.random.choice([-60.0, -5.0, 17.0, 90.0])
@@ -124,6 +144,7 @@ class Mishaps(Users):
             self.ask(self.engine.queue.wake)
         self.ask(self.engine.queue.reap)
         self.ask(self.engine.fleet.sweep)
+        self.ask(self.engine.queue.recall)
         self.ask(self.engine.switch.clear)
         self._scale()
 

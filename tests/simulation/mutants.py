@@ -71,6 +71,8 @@ MUTANTS = (
     Mutant("what waits in a deleted deployment waits for ever", "engine/switch.py",
            "if deployment is not None and deployment.deleted_at is not None:", "if False:"),
     Mutant("a late hello counts", "engine/hints.py", "return self._link.get(container_id, link) > link", "return False"),
+    Mutant("what is given back leaves no free child", "engine/queue.py",
+           "self._hints.slots.give(given.container_id, len(given.refs), given.link, now)", "pass"),
     Mutant("a silent container's tasks run elsewhere before it is killed", "engine/fleet.py",
            "        if silent or condemned or not reachable:\n", "        if True:\n"),
     Mutant("no extra lease after a pause", "engine/fleet.py", "PAUSE = 5.0", "PAUSE = 1e18"),

@@ -26,7 +26,7 @@ class Users(Server):
 
     def submit(self) -> None:
         deployment = self.random.choice(self.deployments)
-        for _ in range(self.random.choice([1, 1, 1, 2, 5])):
+        for _ in range(self.random.choice([1, 1, 1, 1, 2, 2, 5, 20])):
             if not self._draining:
                 self._submit(deployment)
 
@@ -60,7 +60,7 @@ class Users(Server):
             memory=self.random.choice([64, 128, 256]),
             gpus=gpus,
             gpu_count=len(gpus),
-            workers=self.random.choice([1, 1, 2, 3]),
+            workers=self.random.choice([1, 1, 1, 2, 3]),
             retries=self.random.randint(0, 3),
             retry_delay=self.random.choice([0.0, 1.0, 4.0]),
             ttl=self.random.choice([0, 0, 20]),

@@ -82,25 +82,13 @@ class World(Mishaps):
                     runner.finish(self._end_of(ref))
         self._rest()
 
-    def _rest(self) -> None:
-        """Everything that is under way arrives."""
-        for _ in range(40):
-            self._exchange()
-            if not (self.pending or self.outgoing or self._messages()):
-                self.ledger.check_agreed(self.links, self.runners())
-                return
-        raise AssertionError("the world does not come to rest: somebody talks for ever")
-
-    def _messages(self) -> bool:
-        return any(wire.up or wire.down or not wire.is_open for wire in self.serving)
-
 
 # How often each thing happens, beside the others.
 ACTIONS: dict[str, int] = {
     "flow": 150, "submit": 15, "run_batch": 10, "carry_out": 10, "read": 10, "hear": 10, "work": 20, "dial": 20,
     "pass_time": 25, "tick": 10, "cancel": 8, "redeploy": 1, "submit_twice": 1, "jump": 1, "hush": 1, "lose_link": 4,
     "kill_child": 3, "kill_runner": 2, "crash_agent": 1, "crash_machine": 1, "crash_server": 2, "shut_down": 1,
-    "fill_disk": 2, "switch": 2, "warm_up": 2, "stop_container": 4, "lie": 5, "blink": 4, "lose_machine": 1, "freeze": 2,
+    "fill_disk": 2, "switch": 2, "warm_up": 2, "stop_container": 4, "lie": 5, "blink": 4, "lose_machine": 1, "freeze": 2, "rest": 2,
 }  # fmt: skip
 _METHODS = list(ACTIONS)
 _WEIGHTS = list(ACTIONS.values())

@@ -257,16 +257,17 @@ class Fleet:
     def sweep(self, now: float, requests: Sequence[None]) -> list[int]:
         """Containers whose lease has run out are lost, and so are those that should have stopped. Answers how many.
 
-        After a pause of our own (the machine slept, the clock was set) they get one more lease: their heartbeats may
-        be waiting to be read.
+        After a pause of our own (the machine slept, the clock was set) they have a whole lease from now on, however
+        much was left of it: their heartbeats may be waiting to be read.
         """
         before, self._swept = self._swept, now
         self._hints.journal.note(lambda: self._not_swept_since(before))
         passed = now - before
         if not 0 <= passed <= PAUSE:
+            until = now + LEASE_SECONDS
             for container in list(self._roster.live.values()):
-                if passed < 0 or container.lease_until < now:
-                    self._roster.save(msgspec.structs.replace(container, lease_until=now + LEASE_SECONDS))
+                if passed < 0 or container.lease_until < until:
+                    self._roster.save(msgspec.structs.replace(container, lease_until=until))
         late = [c for c in self._roster.live.values() if c.lease_until < now or self._is_overdue(c, now)]
         for container in late:
             self._hints.slots.detach(container.id)  # all first: what one leaves is not for another of them
