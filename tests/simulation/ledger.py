@@ -54,6 +54,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.accepted: dict[str, QueueConfig] = {}  # those whose id was given to a user
+        self._offered: list[frozenset[str]] = []  # batches of which nothing is there yet
+        self._refused: set[str] = set()
         self.leases = Leases()
         self._began: set[AttemptRef] = set()
         self._ended: set[AttemptRef] = set()  # in the runner; the server need not know yet
@@ -69,6 +71,17 @@ class Ledger:
         self._began.add(ref)
         self.leases.began(ref, runner)
 
+    def offer(self, ids: Sequence[str]) -> None:
+        """A batch is asked for: all of it will be there at once, or none of it ever."""
+        self._offered.append(frozenset(ids))
+
+    def answered(self, ids: Sequence[str], config: QueueConfig, *, taken: bool) -> None:
+        """A user was given these ids, or told why not."""
+        if taken:
+            self.accepted.update((task_id, config) for task_id in ids)
+        else:
+            self._refused.update(ids)
+
     def ended(self, ref: AttemptRef) -> None:
         """User code has come to an end and its child can take the next task, or is replaced."""
         self._ended.add(ref)
@@ -82,6 +95,7 @@ class Ledger:
     def _check(self, engine: Engine, now: float, effects: Sequence[Effect]) -> None:
         before, self._rows = self._rows, self._read()
         self._check_history(engine, before, effects)
+        self._check_requests()
         self._check_claims(before, now)
         self._check_rows()
         self._check_results()
@@ -116,6 +130,14 @@ class Ledger:
                 home = engine.roster.live.get(row.container_id)
                 works = home is None or home.status is ContainerStatus.RUNNING or home.id in stopped
                 assert works, f"claimed for a container that takes no work: {row}"
+
+    def _check_requests(self) -> None:
+        """All of a batch or nothing, and nothing of what was refused."""
+        there = self._rows.keys()
+        for batch in [batch for batch in self._offered if batch & there]:
+            assert batch <= there, f"of a batch {sorted(batch & there)} are there, {sorted(batch - there)} are not"
+            self._offered.remove(batch)
+        assert self._refused.isdisjoint(there), f"refused and there: {sorted(self._refused & there)}"
 
     def _check_claims(self, before: dict[str, Row], now: float) -> None:
         """Nothing starts before its time, or after it has expired."""

@@ -10,6 +10,7 @@ from treadle.engine.catalog import Deploy, NewDeployment
 from treadle.engine.fleet import StopContainer
 from treadle.engine.queue import CancelTasks, Submit
 from treadle.engine.switch import Which
+from treadle.engine.writer import Call
 from treadle.model.deployment import Autoscaler, Deployment, QueueConfig
 
 from .server import Server
@@ -30,22 +31,40 @@ class Users(Server):
             if not self._draining:
                 self._submit(deployment)
 
+    def _new_task_id(self) -> str:
+        return f"task-{self._next():06}"
+
     def _submit(self, deployment: Deployment) -> None:
-        task_id = f"task-{self._next():06}"
+        task_id = self._new_task_id()
         url = URL if self.random.random() < 0.5 else None
 
         def answered(answer: Any) -> None:
-            if answer == task_id:
-                self.ledger.accepted[task_id] = deployment.config
+            self.ledger.answered([task_id], deployment.config, taken=answer == task_id)
 
         self.ask(self.engine.queue.submit, Submit(task_id, deployment, b"{}", url), answered)
 
+    def submit_batch(self) -> None:
+        """All of it, or nothing."""
+        deployment = self.random.choice(self.deployments)
+        if self._draining:
+            return
+        ids = [self._new_task_id() for _ in range(self.random.choice([1, 2, 3, 6]))]
+        self.ledger.offer(ids)
+
+        def answered(answer: Any) -> None:
+            self.ledger.answered(ids, deployment.config, taken=answer == ids)
+
+        self.ask(self.engine.queue.submit_many, [Submit(task_id, deployment, b"{}", URL) for task_id in ids], answered)
+
     def submit_twice(self) -> None:
-        """A request that cannot be written, among others that can."""
-        if self.ledger.accepted:
-            known = self.random.choice(list(self.ledger.accepted))
-            self.ask(self.engine.queue.submit, Submit(known, self.random.choice(self.deployments), b"{}"))
-            self.submit()
+        """A request that cannot be written, among one that can."""
+        if self.ledger.seen() and not self._draining:
+            deployment = self.random.choice(self.deployments)
+            known, task_id = self.random.choice(self.ledger.seen()).id, self._new_task_id()
+            calls = [Call(self.engine.queue.submit, Submit(one, deployment, b"{}")) for one in (known, task_id)]
+            self.engine.writer.run(calls)
+            assert isinstance(calls[0].answer, Exception), f"{known} was taken twice"
+            self.ledger.answered([task_id], deployment.config, taken=calls[1].answer == task_id)
 
     def cancel(self) -> None:
         ids = list(self.ledger.accepted)
@@ -65,7 +84,7 @@ class Users(Server):
             retry_delay=self.random.choice([0.0, 1.0, 4.0]),
             ttl=self.random.choice([0, 0, 20]),
             keep_warm_seconds=self.random.choice([0, 5]),
-            max_pending_tasks=self.random.choice([4, 100]),
+            max_pending_tasks=self.random.choice([4, 8, 100]),
             callback_url=self.random.choice([None, URL]),
             autoscaler=Autoscaler(
                 max_containers=self.random.choice([2, 4]),
