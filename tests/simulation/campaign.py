@@ -2,7 +2,7 @@
 
     make sim                        10 000 seeds of 150 steps, on all processors
     make sim SECONDS=60             as many as that time allows
-    make sim SEED=17 STEPS=1-9,40   one seed, these steps alone
+    make sim SEED=17 STEPS=1-9,40   one seed, these steps alone (9 is the first nine, 9-9 the ninth)
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .world import World
 
 MEMORY = Path("/dev/shm")  # where fsync costs nothing
 SHRINK_SECONDS = 60.0
+NONE = "none"  # no step at all: the world is made and comes to its end
 CHUNK = 20  # seeds a process takes at once
 
 
@@ -93,20 +94,23 @@ def shrink(failure: Failure, seconds: float = SHRINK_SECONDS) -> Failure:
 
 
 def spans(steps: Sequence[int]) -> str:
-    """`1-3,7` for 1, 2, 3, 7."""
+    """`1-3,7` for 1, 2, 3, 7; `9-9` for 9 alone, since `9` means the first nine; `none` for none."""
     parts: list[list[int]] = []
     for step in steps:
         if parts and parts[-1][1] == step - 1:
             parts[-1][1] = step
         else:
             parts.append([step, step])
-    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
+    text = ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)
+    return f"{text}-{text}" if text.isdigit() else text or NONE
 
 
 def steps_of(text: str) -> tuple[int, ...]:
     """The other way round; a number alone is how many."""
     if text.isdigit():
         return tuple(range(1, int(text) + 1))
+    if text == NONE:
+        return ()
     steps: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies
 
 from treadle.model.task import FINAL
 from treadle.rules import retry
@@ -54,10 +55,17 @@ def test_a_failing_seed_shrinks_to_the_few_steps_that_matter(monkeypatch: pytest
     assert again is not None and again.what == small.what
 
 
-@pytest.mark.parametrize(("steps", "text"), [((1, 2, 3), "1-3"), ((1, 3, 4, 9), "1,3-4,9"), ((5, 6), "5-6")])
-def test_steps_are_told_in_spans(steps: tuple[int, ...], text: str) -> None:
-    """What is printed is what the command takes."""
-    assert spans(steps) == text
+@given(strategies.sets(strategies.integers(1, 300)))
+def test_steps_are_told_in_spans(chosen: set[int]) -> None:
+    """What is printed is what the command takes, and a shell passes on."""
+    steps = tuple(sorted(chosen))
+    assert steps_of(spans(steps)) == steps
+    assert spans(steps).replace(",", "").replace("-", "").isalnum()
+
+
+@pytest.mark.parametrize(("text", "steps"), [("3", (1, 2, 3)), ("3-3", (3,)), ("1,3-4", (1, 3, 4)), ("none", ())])
+def test_steps_are_asked_for_by_number_or_by_name(text: str, steps: tuple[int, ...]) -> None:
+    """A number alone is how many."""
     assert steps_of(text) == steps
 
 
