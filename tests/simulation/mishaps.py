@@ -9,6 +9,7 @@ from treadle.engine.queue import Report
 from treadle.model.container import ContainerStatus
 from treadle.model.wire import AttemptRef, ContainerSpec, Died, Finished, Gpu, Raised
 
+from .ledger import truth
 from .machines import Agent, Runner, Wire
 from .users import Users
 
@@ -78,7 +79,7 @@ class Mishaps(Users):
     def _end_of(self, ref: AttemptRef) -> Finished:
         how = 0.0 if self._kind else self.random.random()
         if how < 0.5:
-            return Finished(ref, result=b"1", ran=self.random.choice(self._takes))
+            return Finished(ref, result=truth(ref.task_id, ref.attempt), ran=self.random.choice(self._takes))
         if how < 0.75:
             return Finished(ref, raised=Raised("ValueError", "no", "", retryable=how < 0.7, not_json=how < 0.53))
         if how < 0.95:
