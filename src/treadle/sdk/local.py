@@ -79,7 +79,7 @@ def _start(settings: Settings) -> ServerFile:
     command = [sys.executable, "-m", "treadle", "up", "--data", str(settings.data), "--host", settings.host]
     command += ["--port", str(settings.port), "--grace", f"{settings.grace:g}"]
     log = settings.data / LOG_FILE
-    with log.open("ab") as stream:
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as stream:
         process = subprocess.Popen(
             command, cwd=settings.data, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
         )

@@ -47,8 +47,9 @@ class SqliteStore(SqliteReader):
         """
         check_at_start(path)
         try:
+            _close_to_others(path)
             connection = apsw.Connection(str(path), statementcachesize=CACHED_STATEMENTS)
-        except apsw.CantOpenError as error:
+        except (OSError, apsw.CantOpenError) as error:
             raise TreadleError(
                 f"{path} cannot be opened: {error}.", "Check that its folder exists and may be written."
             ) from error
@@ -309,6 +310,15 @@ class SqliteStore(SqliteReader):
 
     def delete_volume(self, workspace_id: int, name: str) -> None:
         self._write(sql.DELETE_VOLUME, [(workspace_id, name)])
+
+
+def _close_to_others(path: Path) -> None:
+    """It holds signing keys, whoever may look into its folder. SQLite gives its journals the mode of the file."""
+    if not path.exists():
+        path.touch(mode=0o600)
+    for file in path.parent.glob(f"{path.name}*"):
+        if file.stat().st_mode & 0o077:
+            file.chmod(0o600)
 
 
 def _configure(connection: apsw.Connection) -> None:
