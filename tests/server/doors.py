@@ -29,17 +29,20 @@ OPEN = {
     "POST /taskqueue/public/{deployment_id}/batch",
 }
 
-DOORS = {
+QUEUES = {  # {version} is tried with a number and with the word `latest`
     "POST /taskqueue/{queue}": Door(Role.SUBMIT, container=True),
-    "POST /taskqueue/{queue}/latest": Door(Role.SUBMIT, container=True),
-    "POST /taskqueue/{queue}/v1": Door(Role.SUBMIT, container=True),
     "POST /taskqueue/{queue}/batch": Door(Role.SUBMIT, container=True),
-    "POST /taskqueue/{queue}/v1/batch": Door(Role.SUBMIT, container=True),
     "POST /taskqueue/{queue}/warmup": Door(Role.SUBMIT, container=True),
-    "POST /taskqueue/{queue}/v1/warmup": Door(Role.SUBMIT, container=True),
+    "POST /taskqueue/{queue}/{version}": Door(Role.SUBMIT, container=True),
+    "POST /taskqueue/{queue}/{version}/batch": Door(Role.SUBMIT, container=True),
+    "POST /taskqueue/{queue}/{version}/warmup": Door(Role.SUBMIT, container=True),
     "POST /taskqueue/id/{deployment_id}": Door(Role.SUBMIT, container=True),
     "POST /taskqueue/id/{deployment_id}/batch": Door(Role.SUBMIT, container=True),
     "POST /taskqueue/id/{deployment_id}/warmup": Door(Role.SUBMIT, container=True),
+}
+VERSIONS = ("latest", "v1")
+
+DOORS = {route.replace("{version}", version): door for route, door in QUEUES.items() for version in VERSIONS} | {
     "GET /v2/task": READ,
     "GET /v2/task/{task_id}": Door(Role.READ, container=True),
     "GET /v2/task/{task_id}/why": Door(Role.READ, container=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +15,19 @@ import msgspec
 import pytest
 from litestar.routes import HTTPRoute
 
-from treadle.engine.catalog import NewSource
+from treadle.engine.catalog import Deploy, NewSource
 from treadle.engine.fleet import Gone
 from treadle.engine.outputs import SaveOutput
 from treadle.engine.secrets import KeepSecret
 from treadle.model.api import ServeRequest
 from treadle.model.container import Role, Workspace
 from treadle.model.deployment import QueueConfig
-from treadle.server import auth, builds
+from treadle.server import app, auth, builds, cork, hot, lane, links, patience, results, sockets
 
-from .doors import AGENTS, DOORS, LINKS, OPEN, RUNNERS, Door
+from .doors import AGENTS, DOORS, LINKS, OPEN, RUNNERS, VERSIONS, Door
 from .inside import AGENT_TOKEN, IMAGE, SOURCE, Inside, Telephone
 from .test_lane import Wire
-from .test_links import agent, runner, wanted_container
+from .test_links import agent, runner, wanted, wanted_container
 
 ZERO = "00000000-0000-7000-8000-000000000000"
 NOWHERE = dict.fromkeys(("task_id", "output_id", "container_id", "deployment_id", "served_id", "token_id"), ZERO) | {
@@ -66,6 +67,7 @@ class House:
         container_id, working = self._container(line, "resize")
         self._link = runner(server, container_id, working)
         self._link.hear()
+        self.elsewhere = self._of_another_workspace(line)
         line.hang_up()  # else routes that ask agents would wait for it
         (running,) = server.house.reader.running_in(container_id)
         server.ask(server.engine.outputs.save, SaveOutput(OUTPUT, running.id, 1, "saved.txt", 1, "outputs/x"))
@@ -103,12 +105,26 @@ class House:
         assert self.server.request("DELETE", f"/v2/tokens/{made['id']}").status_code == 200
         return token
 
+    def _of_another_workspace(self, line: Telephone) -> str:
+        """The token of a container that runs there."""
+        token, other = self._workspace()
+        server, config = self.server, QueueConfig(handler="app:there")
+        verb = Deploy(str(uuid4()), other.id, "there", config, SOURCE, IMAGE.id)
+        made = server.ask(server.engine.catalog.deploy, verb).deployment
+        assert server.enqueue("there", token=token).status_code == 200
+        while not (found := [container for container in wanted(line).containers if container.deployment_id == made.id]):
+            pass
+        return found[0].token
+
     def foreign(self) -> str:
         """The token of an admin of another workspace, where nothing is but source."""
+        return self._workspace()[0]
+
+    def _workspace(self) -> tuple[str, Workspace]:
         new = Workspace(0, str(uuid4()), uuid4().hex, "sk_2", "u", 0.0)
         other = self.server.wait(self.server.bridge.run(lambda _: self.server.store.insert_workspace(new)))
         self.server.ask(self.server.engine.catalog.add_source, NewSource(other.id, SOURCE, 1))
-        return self.server.add_token(Role.ADMIN, other)
+        return self.server.add_token(Role.ADMIN, other), other
 
     def ask(self, route: str, *, header: str | None = None, there: bool = True, **also: Any) -> httpx2.Response:
         """Ask a route of the table for what is there, or for what is not."""
@@ -144,8 +160,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def routes_of(server: Inside) -> set[str]:
-    """The routes of the framework, under the names of the table; those of the bare ones in front of it are below."""
-    found = set()
+    """What is served: by the bare routes in front of the framework, and by the framework, under the names of the table."""
+    bare = {route for part in server.app._bare for route in part.routes}
+    found = {route.replace("{version}", version) for route in bare for version in VERSIONS}
     for route in server.app._rest.routes:
         assert isinstance(route, HTTPRoute), "the framework serves HTTP alone"
         path = re.sub(r":\w+}", "}", route.path)
@@ -158,11 +175,30 @@ def routes_of(server: Inside) -> set[str]:
 
 def test_every_route_has_its_door(house: House) -> None:
     """A route that is new is in the table, or here is its failure; and so is one that has gone."""
-    bare = {route for route in {*DOORS, *OPEN} if " /taskqueue/" in route or route.endswith("/result")}
-    assert routes_of(house.server) == {*DOORS, *OPEN} - bare
+    assert routes_of(house.server) == {*DOORS, *OPEN}
     assert house.server.app._links.keys() == LINKS.keys()
-    known = {"_rest", "_others", "enqueue", "_results", "_links"}
+    known = {"_rest", "_others", "enqueue", "_bare", "_links"}
     assert vars(house.server.app).keys() == known, "there is another part that answers: put what it answers into the table"
+
+
+def test_paths_are_matched_in_the_table_alone() -> None:
+    """What is in front of the framework looks at no other path than those that the test above counts."""
+    counted = {"/", "/?", hot.PREFIX, hot.BATCH, hot.WARMUP, results.ROUTE, "/health", "/openapi.json"}
+    for module in (app, lane, patience, cork, hot, results, links, sockets):
+        tree = ast.parse(Path(module.__file__).read_text())
+        words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)}
+        paths = {word if isinstance(word, str) else word.decode("latin-1") for word in words if word[:1] in ("/", b"/")}
+        assert paths <= counted, module.__name__
+
+
+def test_a_wish_that_is_not_in_the_table_is_none(house: House) -> None:
+    """Not even for an admin, over the short way or the long one; nor is a queue under any other path."""
+    wire = Wire(house.server)
+    for form in ("public/{deployment_id}/warmup", "{queue}/v1/x", "{queue}/v1/x/batch", "id/{deployment_id}/v1", "", "batch/batch"):
+        path = f"/taskqueue/{form}".format_map(house.there)
+        wire.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {house.server.token}\r\nContent-Length: 2\r\n\r\n{{}}")
+        assert (wire.answer()[0], house.server.request("POST", path, content="{}").status_code) == (404, 404), path
+    wire.close()
 
 
 @pytest.mark.parametrize("route", DOORS)
@@ -182,16 +218,50 @@ def test_strangers_stay_outside_on_the_short_way_to_queues(house: House) -> None
     """Over a socket, requests to queues are not given to the application but answered before it."""
     before, wire = house.everything(), Wire(house.server)
     weak = {"too small a role": house.tokens[Role.READ], "the agent": AGENT_TOKEN, "another workspace": house.foreign()}
-    for path in (route.removeprefix("POST ") for route in DOORS if "/taskqueue/" in route):
+    weak |= {"a container elsewhere": house.elsewhere}
+    others = {"too small a role": 403, "another workspace": 404, "a container elsewhere": 404}
+    for path in (route.removeprefix("POST ") for route in {*DOORS, *OPEN} if "/taskqueue/" in route):
         for who, header in (house.strangers | weak).items():
-            wire.socket.sendall(f"POST {path.format_map(house.there)} HTTP/1.1\r\nHost: x\r\n".encode())
-            wire.socket.sendall(f"Authorization: {header}\r\n".encode("latin-1") if header else b"")
-            wire.socket.sendall(b"Content-Length: 2\r\n\r\n{}")
-            status, headers, _ = wire.answer()
-            assert status == {"too small a role": 403, "another workspace": 404}.get(who, 401), (path, who)
+            status, headers, _ = over(wire, f"POST {path.format_map(house.there)}", header, "{}")
+            assert status == (400 if "/public/" in path else others.get(who, 401)), (path, who)
             assert "www-authenticate" not in headers
     wire.close()
     assert {row for row in house.everything() if not row.startswith(("workspace(", "token(", "source("))} <= before
+
+
+def test_strangers_stay_outside_over_a_socket(house: House) -> None:
+    """Whatever stands before the application lets nobody pass it by; and what is open shows nothing there either."""
+    before, wire = house.everything(), Wire(house.server)
+    names = house.there | {"workspace": house.server.workspace.external_id}
+    for route in sorted({*DOORS, *OPEN}):
+        if route.startswith("HEAD"):
+            continue  # its answer says how long a body would be, and has none
+        query = DOORS[route].query if route in DOORS else ""
+        for header in ("", "Bearer " + "x" * 86, house.strangers["of a container that is over"]):
+            status, _, body = over(wire, f"{route}?{query}".format_map(names), header, BODIES.get(route, "{}") % names)
+            assert status == 401 or route in OPEN, route
+            assert not any(secret in body.decode() for secret in house.secrets(route)), route
+    wire.close()
+    assert house.everything() == before
+
+
+def over(wire: Wire, line: str, header: str, body: str) -> tuple[int, dict[str, str], bytes]:
+    """The answer to a request over a socket."""
+    wire.socket.sendall(f"{line} HTTP/1.1\r\nHost: x\r\n".encode())
+    wire.socket.sendall(f"Authorization: {header}\r\n".encode("latin-1") if header else b"")
+    wire.send(f"Content-Length: {len(body)}\r\n\r\n{body}")
+    return wire.answer()
+
+
+@pytest.mark.parametrize("route", [route for route, door in DOORS.items() if door.role is not None and door.container])
+def test_a_container_of_another_workspace_finds_nothing(house: House, route: str) -> None:
+    """Where those of this one are let in."""
+    before = house.everything()
+    answer = house.ask(route, header=house.elsewhere)
+    assert answer.status_code in (400, 403, 404), answer.text
+    for secret in house.secrets(route):
+        assert secret not in answer.text
+    assert house.everything() == before
 
 
 @pytest.mark.parametrize("route", DOORS)

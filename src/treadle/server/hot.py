@@ -32,6 +32,14 @@ Told = Callable[[int, bytes], None]  # the status and the body of an answer
 
 BATCH = "/batch"
 WARMUP = "/warmup"
+NAMED, VERSION, BY_ID, PUBLIC = "{queue}", "{queue}/{version}", "id/{deployment_id}", "public/{deployment_id}"
+# Every URL of a queue, behind PREFIX, and what may follow it: nothing else is let through; see test_doors.py.
+FORMS: dict[str, tuple[str, ...]] = {
+    NAMED: ("", BATCH, WARMUP),
+    VERSION: ("", BATCH, WARMUP),
+    BY_ID: ("", BATCH, WARMUP),
+    PUBLIC: ("", BATCH),
+}
 
 
 class Aim(msgspec.Struct, frozen=True):
@@ -57,6 +65,11 @@ class Enqueue:
         self._doors = doors
         self._lookup = lookup
         self._draining = draining
+        self.routes = {f"POST {PREFIX}{form}{wish}" for form, wishes in FORMS.items() for wish in wishes}
+
+    def serves(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        return path.startswith(PREFIX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
@@ -80,25 +93,24 @@ class Enqueue:
         asked = path[len(PREFIX) :].rstrip("/")
         wish = BATCH if asked.endswith(BATCH) else WARMUP if asked.endswith(WARMUP) else ""
         parts = asked.removesuffix(wish).split("/")
-        if wish == WARMUP and parts[0] == "public":
+        form = _form(parts)
+        if form == PUBLIC and wish not in FORMS[PUBLIC]:
             raise NotFound("Public queues are not warmed up.", "Use /taskqueue/id/ID/warmup with a token.")
-        deployment = self._target(parts, authorization, path)
+        deployment = self._target(form, wish, parts, authorization)
         if self._draining():
             raise Unavailable("The server is shutting down.", "Try again when it is back.")
         return Aim(authorization, deployment, wish)
 
-    def _target(self, parts: list[str], authorization: str, path: str) -> Deployment:
-        if parts[0] == "public" and len(parts) == 2:
+    def _target(self, form: str, wish: str, parts: list[str], authorization: str) -> Deployment:
+        if form == PUBLIC:
             return self._public(parts[1])
         caller = self._doors.require(authorization, Role.SUBMIT, container=True)
-        match parts:
-            case ["id", deployment_id]:
-                return self._lookup.in_workspace(caller.workspace_id, deployment_id)
-            case [name]:
-                return self._lookup.named(caller.workspace_id, name)
-            case [name, version]:
-                return self._lookup.named(caller.workspace_id, name, version)
-        raise NotFound(f"{path[:200]!r} is not a queue's URL.", "`treadle deploy` prints one.")
+        if wish not in FORMS.get(form, ()):
+            path = PREFIX + "/".join(parts) + wish
+            raise NotFound(f"{path[:200]!r} is not a queue's URL.", "`treadle deploy` prints one.")
+        if form == BY_ID:
+            return self._lookup.in_workspace(caller.workspace_id, parts[1])
+        return self._lookup.named(caller.workspace_id, *parts)
 
     def _public(self, deployment_id: str) -> Deployment:
         """Whoever has no token learns nothing of other queues, not even that they exist."""
@@ -126,6 +138,20 @@ class Enqueue:
             self._bridge.call(engine.queue.submit_many, many, partial(_answer, told, _accepted_many))
         else:
             self._bridge.call(engine.scaler.warm, aim.deployment, partial(_answer, told, _nothing))
+
+
+def _form(parts: list[str]) -> str:
+    """Which of FORMS these are, "" for none."""
+    match parts:
+        case ["public", _]:
+            return PUBLIC
+        case ["id", _]:
+            return BY_ID
+        case [_]:
+            return NAMED
+        case [_, _]:
+            return VERSION
+    return ""
 
 
 def _submits(deployment: Deployment, given: Sequence[Payload]) -> list[Submit]:

@@ -14,11 +14,14 @@ from treadle.server.auth import Doors
 from treadle.server.bridge import Bridge
 from treadle.server.tasks import MAX_WAIT, find, until_final
 
-PATH = re.compile(r"/v2/task/([^/]+)/result/?")
+ROUTE = "/v2/task/{task_id}/result"
+PATH = re.compile(ROUTE.replace("{task_id}", "([^/]+)") + "/?")
 
 
 class Results:
     """GET /v2/task/{task_id}/result?wait=SECONDS."""
+
+    routes = frozenset({f"GET {ROUTE}"})
 
     def __init__(self, bridge: Bridge, reader: Reader, doors: Doors) -> None:
         self._bridge = bridge
