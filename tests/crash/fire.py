@@ -102,6 +102,18 @@ def copied(number: int, seconds: float = 0.0, save: bool = False, meet: int = 0)
     return attempt(number, seconds, save, meet)
 
 
+@task_queue(workers=2, retries=100, timeout=1, task_policy=TaskPolicy(retry_delay=0), **SETTINGS)
+def overdue(number: int, seconds: float = 0.0) -> dict[str, int]:
+    """Is given a second, and takes longer."""
+    return attempt(number, seconds, save=False, meet=0)
+
+
+@task_queue(retries=100, task_policy=TaskPolicy(retry_delay=0, ttl=2), **SETTINGS)
+def stale(number: int, seconds: float = 0.0) -> dict[str, int]:
+    """Is not begun after two seconds of waiting."""
+    return attempt(number, seconds, save=False, meet=0)
+
+
 @task_queue(retries=100, autoscaler=QueueDepthAutoscaler(max_containers=2), task_policy=TaskPolicy(retry_delay=0), **SETTINGS)
 def waiting(number: int) -> dict[str, int]:
     """Waits for its gate. The first attempt of the first task, once it is late, saves an output before it ends."""

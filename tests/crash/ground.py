@@ -204,6 +204,13 @@ class Ground:
         answer.raise_for_status()
         return str(answer.json()["task_id"])
 
+    def cancel(self, tasks: list[str]) -> list[str]:
+        """Those that this request has cancelled."""
+        body = {"task_ids": tasks}
+        answer = HTTP.request("DELETE", f"{self.url}/v2/task/cancel/", json=body, headers=self._headers)
+        answer.raise_for_status()
+        return list(answer.json()["cancelled"])
+
     @property
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}

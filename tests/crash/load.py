@@ -116,6 +116,10 @@ class Load:
             return []
         return list(said["task_ids"]) if batch else [said["task_id"]]
 
+    def untold(self, tasks: list[str]) -> list[str]:
+        """Those of them whose end has not been told yet."""
+        return [task for task in tasks if task not in self._receiver.tasks]
+
     def unfinished(self) -> int:
         return len(self.accepted.keys() - self._receiver.tasks)
 

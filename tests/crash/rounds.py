@@ -14,6 +14,7 @@ from random import Random
 
 from . import power, verdict, victims
 from .disk import SmallDisk
+from .endings import QUEUES, Endings
 from .ground import Broken, Ground, How, until
 from .link import Link
 from .load import WEIGHTS, Load, Receiver
@@ -25,8 +26,13 @@ APART = KILLS | {"agent": 4.0, "server": 2.0}
 SLOW = {"child": 10.0, "runner": 1.0}
 PAST_LEASE = 17.0  # seconds: a lease is 15
 SHORT, LONG = (1.0, 4.0), (PAST_LEASE, PAST_LEASE + 5)  # seconds: absences that are not noticed, and those that are
+AWAY = {"frozen": 60.0, "parted": 60.0}  # seconds that a runner may take to hear of a cancelled attempt, where it is away
 MANY = 100  # deeds, of which some take as much time as a lease
 LEVELS = ("auto", "auto", "auto", "process")
+
+ENDED = {
+    "COMPLETE": "complete", "FAILED": "failed", "CANCELLED": "cancelled", "TIMEOUT": "timed out", "EXPIRED": "expired",
+}  # fmt: skip
 
 Say = Callable[[str], None]
 
@@ -70,6 +76,7 @@ class Round:
         self._killer = victims.Killer(self.ground)
         self.kills = self._killer.count
         self._load: Load | None = None
+        self._endings: Endings | None = None
 
     def run(self) -> list[str]:
         """What was promised and did not hold; of that, there is evidence in `folder / "kept"`."""
@@ -108,9 +115,11 @@ class Round:
 
     def _begin(self, how: How | None = None) -> Load:
         self.ground.start(how)
-        self.ground.deploy(*WEIGHTS)
+        self.ground.deploy(*WEIGHTS, *QUEUES)
         self._load = Load(self.ground, self._receiver, Random(self._chance.random()))
         self._stack.callback(self._load.close)
+        self._endings = Endings(self.ground, self._load, Random(self._chance.random()))
+        self._stack.callback(self._endings.end)
         return self._load
 
     # what goes wrong
@@ -238,7 +247,8 @@ class Round:
 
     def _settle(self) -> None:
         """Nothing goes wrong any more: all that was accepted comes to its end, and its webhook is told."""
-        assert self._load is not None
+        assert self._load is not None and self._endings is not None
+        self._endings.end()
         self._load.end()
         file = self.ground.data / "treadle.db"
 
@@ -272,13 +282,14 @@ class Round:
 
     def _verdict(self) -> list[str]:
         file = self.ground.data / "treadle.db"
-        if self._load is None or not file.exists():
+        if self._load is None or self._endings is None or not file.exists():
             return ["there was no load"]
         tasks, deliveries, outputs = verdict.read_store(file)
         notes = verdict.notes(self.ground.shared / "ledger")
         books = verdict.Books(
-            self._load.accepted, notes, list(self._receiver.told), tasks, deliveries, outputs, self.ground.data / "blob"
-        )
+            self._load.accepted, notes, list(self._receiver.told), tasks, deliveries, outputs, self.ground.data / "blob",
+            self._endings.asked, self._endings.cancelled, AWAY.get(self.kind, verdict.HEARD),
+        )  # fmt: skip
         self._count(books)
         found = [] if verdict.is_whole(file) else ["the database is damaged"]
         if "Traceback" in self.ground.log.read_text():
@@ -290,4 +301,4 @@ class Round:
         self.facts["accepted"] = len(books.accepted)
         self.facts["attempts"] = sum(row.attempts for row in books.tasks.values())
         self.facts["webhooks"] = len(books.deliveries)
-        self.facts["complete"], self.facts["failed"] = states["COMPLETE"], states["FAILED"]
+        self.facts.update({name: states[state] for state, name in ENDED.items()})

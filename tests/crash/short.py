@@ -21,6 +21,7 @@ EFFECTS = {
     "frozen": [*SLOW, "stopped", "came back"],
     "parted": [*SLOW, "partings"],
 }  # of each kind of round: whom it has killed, and the facts of what else went wrong
+ENDED = ("cancelled", "timed out", "expired")  # in every round
 LOAD = 100  # tasks accepted, and as many complete, in every round
 
 
@@ -43,6 +44,6 @@ def one_round(folder: Path, kind: str) -> None:
     said: dict[str, Any] = json.loads(figures.read_text())
     assert (said["rounds"], said["broken"]) == ({kind: 1}, []), told
     counts = said["kills"] | said["facts"]
-    assert [effect for effect in EFFECTS[kind] if not counts.get(effect)] == [], told
+    assert [effect for effect in (*EFFECTS[kind], *ENDED) if not counts.get(effect)] == [], told
     assert min(counts["accepted"], counts["complete"]) >= LOAD, told
     assert not list(rounds.iterdir())

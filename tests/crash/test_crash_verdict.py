@@ -18,20 +18,27 @@ NOTES = [
 RESULT = json.dumps({"number": 7, "attempt": 2}).encode()
 DONE = Row("COMPLETE", 2, "patient", RESULT, ("signal", ""))
 FAILED = Row("FAILED", 3, "brief", None, ("signal", "lost", "signal"))
+CANCELLED = Row("CANCELLED", 1, "patient", None, ("cancelled",))
+OVERDUE = Row("TIMEOUT", 2, "overdue", None, ("signal", "timeout"))
+EXPIRED = Row("EXPIRED", 1, "stale", None, ("signal",), 2.1)
+UNHAPPY = {"c": CANCELLED, "d": OVERDUE, "e": EXPIRED}
+SECOND = 1_000_000_000
 
 
 @pytest.fixture
 def books(tmp_path: Path) -> Books:
-    """One task that took two attempts and saved an output, and one that failed as often as it may."""
+    """A task that took two attempts and saved an output, one that failed as often as it may, and one of each other end."""
     (tmp_path / "key").write_text("saved")
     return Books(
         accepted={"a": ("patient", 7), "b": ("brief", 8)},
         notes=NOTES,
         told=[Told("a", "COMPLETE", "m1"), Told("a", "COMPLETE", "m1"), Told("b", "FAILED", "m2")],
-        tasks={"a": DONE, "b": FAILED},
-        deliveries=[("a", "m1", "DELIVERED"), ("b", "m2", "DELIVERED")],
+        tasks={"a": DONE, "b": FAILED} | UNHAPPY,
+        deliveries=[("a", "m1", "DELIVERED"), ("b", "m2", "DELIVERED"), *((task, f"m{task}", "PENDING") for task in UNHAPPY)],
         outputs=[("a", 2, "key")],
         blob=tmp_path,
+        asked={"a", "c"},
+        cancelled={"c": SECOND},
     )
 
 
@@ -41,10 +48,26 @@ def test_books_in_order_pass(books: Books) -> None:
 
 
 WRONG: dict[str, Callable[[Books], Books]] = {
-    "acknowledged and missing": lambda b: b._replace(accepted={**b.accepted, "c": ("once", 9)}),
+    "acknowledged and missing": lambda b: b._replace(accepted={**b.accepted, "z": ("once", 9)}),
     "not final": lambda b: b._replace(tasks={**b.tasks, "b": FAILED._replace(status="RETRY")}),
     "two attempts alive at once": lambda b: b._replace(notes=[*b.notes, Note("twice", 7, "a", 2, "box", 20)]),
     "begun 2 times": lambda b: b._replace(notes=[*b.notes, NOTES[0]]),
+    "nobody asked: c (patient) is CANCELLED": lambda b: b._replace(asked=set(), cancelled={}),
+    "nobody asked: b (brief) is EXPIRED": lambda b: b._replace(tasks={**b.tasks, "b": EXPIRED._replace(queue="brief")}),
+    "nobody asked: b (brief) is TIMEOUT": lambda b: b._replace(tasks={**b.tasks, "b": OVERDUE._replace(queue="brief")}),
+    "nobody asked: d (overdue) is COMPLETE": lambda b: b._replace(tasks={**b.tasks, "d": DONE._replace(queue="overdue")}),
+    "answered as cancelled, and it is not": lambda b: b._replace(cancelled={"a": SECOND}),
+    "went on 21 s after it was cancelled": lambda b: b._replace(
+        notes=[*b.notes, Note("raised", 9, "c", 1, "box", 22 * SECOND)]
+    ),
+    "a timeout that ended no task": lambda b: b._replace(
+        tasks={**b.tasks, "d": OVERDUE._replace(attempts=3, kinds=("timeout", "signal", "timeout"))}
+    ),
+    "or a task that it did not end": lambda b: b._replace(
+        tasks={**b.tasks, "d": OVERDUE._replace(kinds=("signal", "lost"))}
+    ),
+    "expired after 1.9 s of 2.0": lambda b: b._replace(tasks={**b.tasks, "e": EXPIRED._replace(lived=1.9)}),
+    "went on to its end past its timeout": lambda b: b._replace(notes=[*b.notes, Note("end", 9, "d", 2, "box", 40)]),
     "2 attempts, 1 allowed": lambda b: b._replace(
         tasks={**b.tasks, "b": Row("FAILED", 2, "once", None, ("interrupted", "lost"))}
     ),
@@ -60,7 +83,7 @@ WRONG: dict[str, Callable[[Books], Books]] = {
         tasks={**b.tasks, "a": DONE._replace(result=RESULT.replace(b"2", b"1"))}
     ),
     "or that did not end": lambda b: b._replace(notes=NOTES[:3]),
-    "0 webhooks": lambda b: b._replace(deliveries=b.deliveries[:1], told=b.told[:2]),
+    "0 webhooks": lambda b: b._replace(deliveries=[b.deliveries[0], *b.deliveries[2:]], told=b.told[:2]),
     "2 webhooks": lambda b: b._replace(deliveries=[*b.deliveries, ("b", "m2", "PENDING")]),
     "a webhook told": lambda b: b._replace(told=[*b.told, Told("b", "COMPLETE", "m2")]),
     "counts as delivered and never came": lambda b: b._replace(told=b.told[:2]),

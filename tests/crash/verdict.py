@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -15,8 +16,11 @@ import apsw
 from .load import Told
 
 FINAL = {"COMPLETE", "FAILED", "CANCELLED", "TIMEOUT", "EXPIRED"}
-RETRIES = {"patient": 100, "brief": 2, "once": 0, "copied": 100}
-TASKS = """SELECT task.id, task.status, task.attempts, deployment.name, task.seq, task.result
+RETRIES = {"patient": 100, "brief": 2, "once": 0, "copied": 100, "overdue": 100, "stale": 100}
+BY_ITSELF = {"overdue": {"TIMEOUT"}, "stale": {"COMPLETE", "EXPIRED"}}  # how tasks may end that nobody cancels
+TTL = 2.0  # seconds, of `stale`
+HEARD = 20.0  # seconds after which nothing of a cancelled attempt goes on
+TASKS = """SELECT task.id, task.status, task.attempts, deployment.name, task.seq, task.result, task.ended_at - task.created_at
     FROM task JOIN deployment ON deployment.seq = task.deployment_seq"""
 ATTEMPTS = "SELECT task_seq, COALESCE(failure ->> 'kind', '') FROM ended_attempt ORDER BY task_seq, number"
 DELIVERIES = "SELECT task.id, delivery.id, delivery.status FROM delivery JOIN task ON task.seq = task_seq"
@@ -43,6 +47,7 @@ class Row(NamedTuple):
     queue: str
     result: bytes | None
     kinds: tuple[str, ...]  # of failures, by attempt; "" for none
+    lived: float | None = None  # seconds until its final state
 
 
 class Books(NamedTuple):
@@ -55,6 +60,9 @@ class Books(NamedTuple):
     deliveries: Sequence[tuple[str, str, str]]
     outputs: Sequence[tuple[str, int, str]]
     blob: Path
+    asked: AbstractSet[str]  # whose cancelling was asked for
+    cancelled: Mapping[str, int]  # who was answered for, and when
+    heard: float = HEARD
 
 
 def notes(ledger: Path) -> list[Note]:
@@ -71,8 +79,8 @@ def read_store(file: Path) -> tuple[dict[str, Row], list[tuple[str, str, str]], 
             for seq, kind in connection.execute(ATTEMPTS):
                 kinds.setdefault(seq, []).append(kind)
             tasks = {
-                _id(task): Row(status, attempts, queue, result, tuple(kinds.get(seq, ())))
-                for task, status, attempts, queue, seq, result in connection.execute(TASKS)
+                _id(task): Row(status, attempts, queue, result, tuple(kinds.get(seq, ())), lived)
+                for task, status, attempts, queue, seq, result, lived in connection.execute(TASKS)
             }
             deliveries = [(_id(task), *rest) for task, *rest in connection.execute(DELIVERIES)]
             return tasks, deliveries, [(_id(task), *rest) for task, *rest in connection.execute(OUTPUTS)]
@@ -96,7 +104,7 @@ def is_whole(file: Path) -> bool:
 
 def broken(books: Books) -> list[str]:
     """What was promised and did not hold, in one line each; empty when all is well."""
-    checks = (_missing, _unfinished, _twice, _attempts, _results, _webhooks, _outputs)
+    checks = (_missing, _unfinished, _unasked, _cancelled, _bounds, _twice, _attempts, _results, _webhooks, _outputs)
     return [line for check in checks for line in _few(check(books))]
 
 
@@ -115,6 +123,36 @@ def _unfinished(books: Books) -> Iterable[str]:
     for task, row in books.tasks.items():
         if row.status not in FINAL:
             yield f"not final: {task} ({row.queue}) is {row.status}"
+
+
+def _unasked(books: Books) -> Iterable[str]:
+    for task, row in books.tasks.items():
+        by_itself = BY_ITSELF.get(row.queue, {"COMPLETE", "FAILED"})
+        if row.status in FINAL - by_itself and not (row.status == "CANCELLED" and task in books.asked):
+            yield f"ended as nobody asked: {task} ({row.queue}) is {row.status} {row.kinds}"
+
+
+def _cancelled(books: Books) -> Iterable[str]:
+    for task in books.cancelled:
+        row = books.tasks.get(task)
+        if row is None or row.status != "CANCELLED":
+            yield f"answered as cancelled, and it is not: {task} is {row}"
+    for note in books.notes:
+        late = (note.at - books.cancelled.get(note.task, note.at)) / 1e9
+        if late > books.heard:
+            yield f"went on {late:.0f} s after it was cancelled: attempt {note.attempt} of {note.task}, {note.event}"
+
+
+def _bounds(books: Books) -> Iterable[str]:
+    """A timeout ends one attempt, and the task with it; a ttl ends a task that has waited as long, and not before."""
+    for task, row in books.tasks.items():
+        if (row.status == "TIMEOUT") != ("timeout" in row.kinds) or "timeout" in row.kinds[:-1]:
+            yield f"a timeout that ended no task, or a task that it did not end: {task} is {row.status} {row.kinds}"
+        if row.status == "EXPIRED" and (row.lived or 0.0) < TTL:
+            yield f"expired after {row.lived} s of {TTL}: {task}"
+    for note in books.notes:
+        if note.event == "end" and note.task in books.tasks and books.tasks[note.task].queue == "overdue":
+            yield f"went on to its end past its timeout: attempt {note.attempt} of {note.task}"
 
 
 def _twice(books: Books) -> Iterable[str]:

@@ -18,9 +18,10 @@ from .ground import Ground, about
 
 CALM = 0.5  # seconds of life; most of those who are killed have had as many, and are at work
 YOUNG = 0.15  # of the kills take whoever there is, also one that is being born
-PATIENCE = 2.0  # seconds to wait for one to kill
+PATIENCE = 5.0  # seconds to wait for one to kill
 LEAST = 3  # deeds of each kind, where there are many deeds
 SHARE = 5  # of so many deeds of a kind one has to hit somebody
+ENOUGH = 10  # deeds of a kind, for chance to count no more
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -142,5 +143,5 @@ def in_vain(tried: Mapping[str, int], hit: Mapping[str, int]) -> list[str]:
     return [
         f"only {hit.get(kind, 0)} of {count} deeds hit anything: {kind}"
         for kind, count in tried.items()
-        if count >= SHARE and hit.get(kind, 0) * SHARE < count
+        if count >= ENOUGH and hit.get(kind, 0) * SHARE < count
     ]
