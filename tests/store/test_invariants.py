@@ -13,7 +13,7 @@ from treadle.store.sqlite import SqliteStore
 
 from . import past
 
-WAITS, RUNS, DONE, FAILED, CANCELLED = (seq for seq, *_ in past.TASKS)
+WAITS, RUNS, DONE, FAILED, CANCELLED, *_ = (seq for seq, *_ in past.TASKS)
 BROKEN = {
     "relations": (
         "DELETE FROM deployment",

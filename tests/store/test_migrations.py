@@ -44,10 +44,18 @@ def test_everything_of_an_earlier_schema_is_kept(path: Path, version: int) -> No
     assert found[::-1] == [(task_id, status, attempts) for _, task_id, _, status, attempts, *_ in past.TASKS]
     ends = [(one.number, one.status, one.ended_at) for one in store.attempts(past.DONE)]
     assert ends == [(1, S.FAILED, 3.0), (2, S.COMPLETE, 5.0)]
+    assert [(one.number, one.status) for one in store.attempts(past.RETRIES)] == [(1, S.FAILED)]
+    assert [(one.number, one.status) for one in store.attempts(past.OVERDUE)] == [(1, S.FAILED), (2, S.TIMEOUT)]
+    assert store.attempts(past.EXPIRED) == []
     (running,) = store.attempts(past.RUNS)
     assert (running.number, running.status, running.container_id) == (1, S.RUNNING, past.CONTAINER)
     assert [task.id for task in store.running_in(past.CONTAINER)] == [past.RUNS]
     assert (store.result(past.DONE), store.result(past.FAILED), store.payload(past.WAITS)) == (b"7", None, b'{"args":[1]}')
+    assert store.payload(past.RUNS) == past.LARGE
+    assert [(task.id, task.status) for task, _ in store.waiting(past.DEPLOYMENT, 9.0, 9)] == [
+        (past.WAITS, S.PENDING), (past.RETRIES, S.RETRY),
+    ]  # fmt: skip
+    assert store.unfinished() == {past.DEPLOYMENT: (2, 1)}
     assert [(one.name, one.key) for one in store.outputs(past.DONE)] == [("a.txt", f"outputs/{past.DONE}/{past.OUTPUT}")]
     sent = {task_id: [one.status for one in store.deliveries(task_id)] for task_id in (past.RUNS, past.DONE, past.FAILED)}
     assert sent == {past.RUNS: [], past.DONE: [DeliveryStatus.DELIVERED], past.FAILED: [DeliveryStatus.PENDING]}
@@ -58,6 +66,7 @@ def test_everything_of_an_earlier_schema_is_kept(path: Path, version: int) -> No
     assert [one.name for one in store.secrets(1)] == ["KEY"] * (version >= 3)
     assert [chunk.lines[0].text for chunk in store.task_log(past.DONE, 0, 9)] == ["printed"] * (version >= 4)
     assert [one.name for one in store.volumes(1)] == ["models"] * (version >= 6)
+    assert [one.name for one in store.tokens(1)] == ["for CI" if version >= 8 else ""]
     store.close()
 
 
@@ -186,12 +195,14 @@ def test_small_rows_hold_what_large_ones_held(path: Path) -> None:
     old.close()
 
     store = SqliteStore.open(path)
-    assert (store.payload(past.WAITS), store.payload(past.RUNS)) == (large, b'{"args":[2]}')
+    assert (store.payload(past.WAITS), store.payload(past.RUNS)) == (large, past.LARGE)
     (ended,) = store.attempts(past.WAITS)
     assert (ended.container_id, ended.ended_at, ended.failure and ended.failure.type) == ("", 3.0, "ValueError")
     assert [one.container_id for one in store.attempts(past.DONE)] == [past.STOPPED] * 2
-    assert [(task.id, body) for task, body in store.waiting(past.DEPLOYMENT, 9.0, 9)] == [(past.WAITS, large)]
-    assert store.unfinished() == {past.DEPLOYMENT: (1, 1)}
+    assert [(task.id, body) for task, body in store.waiting(past.DEPLOYMENT, 9.0, 9)] == [
+        (past.WAITS, large), (past.RETRIES, past.payload(6)),
+    ]  # fmt: skip
+    assert store.unfinished() == {past.DEPLOYMENT: (2, 1)}
     store.close()
     with reading(path) as connection:
         assert list(breaches(connection)) == []
