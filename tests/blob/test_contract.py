@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def test_what_was_committed_is_read_back(blob: Blob, chunks: tuple[bytes, ...]) 
     assert blob.size("outputs/a/b.txt") == len(whole)
     with blob.open("outputs/a/b.txt") as file:
         assert file.read() == whole
+
+
+def test_what_is_below_a_key_is_walked_through(blob: Blob) -> None:
+    """All that is committed there, with the time it came; nothing of what is under way or elsewhere."""
+    assert list(blob.walk("outputs")) == []
+    began = time.time()
+    for key in ("outputs/a/b.txt", "outputs/a/c", "outputs/d", "sources/e"):
+        put(blob, key, b"x")
+    blob.start("outputs/f").write(b"x")
+    kept = list(blob.walk("outputs"))
+    assert sorted(one.key for one in kept) == ["outputs/a/b.txt", "outputs/a/c", "outputs/d"]
+    assert all(began - 2 < one.since < time.time() + 2 for one in kept)
 
 
 def test_an_upload_counts_its_bytes(blob: Blob) -> None:

@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import tarfile
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_what_comes_back_is_what_was_there(lived: Lived, archive: bytes, quick_f
     came = {name: data for name, data in files(new).items() if name != "treadle.db"}
     assert came == {name: data for name, data in files(lived.data).items() if name in came}
     assert {"config.toml", "secret.key", f"blob/{lived.key}"} <= came.keys()
-    assert audit(new, open_blob(new), quiet).breaches == []
+    assert audit(new, open_blob(new), quiet, time.time()).breaches == []
     store = open_store(new)
     task = store.task(lived.task_id)
     assert task is not None and task.status == "RUNNING"
@@ -195,7 +196,7 @@ def test_a_database_is_not_replaced_unless_told_to(lived: Lived, archive: bytes)
     (lived.data / "blob" / "stray").write_bytes(b"")
     back(archive, lived.data, force=True)
     assert files(lived.data).keys() == before.keys() | {"volumes/model"}
-    assert audit(lived.data, open_blob(lived.data), quiet).breaches == []
+    assert audit(lived.data, open_blob(lived.data), quiet, time.time()).breaches == []
 
 
 @pytest.mark.parametrize("at", range(0, 100, 7))
@@ -308,7 +309,7 @@ def test_a_restore_that_was_killed_is_not_started_on(lived: Lived, archive: byte
     monkeypatch.undo()
     with pytest.raises(TreadleError, match=r"was not finished.*treadle restore"):
         open_store(lived.data)
-    assert [breach.subject for breach in audit(lived.data, lived.blob, quiet).breaches] == ["restoring"]
+    assert [breach.subject for breach in audit(lived.data, lived.blob, quiet, time.time()).breaches] == ["restoring"]
     back(archive, lived.data)
     open_store(lived.data).close()
 
@@ -360,12 +361,26 @@ def test_what_is_wrong_in_a_folder_is_found(lived: Lived, what: str) -> None:
     """Each is told by its kind, its subject and what is wrong; looking changes nothing."""
     lived.close()
     damage, told = BREAKS[what]
-    assert audit(lived.data, lived.blob, quiet).breaches == []
+    assert audit(lived.data, lived.blob, quiet, time.time()).breaches == []
     damage(lived)
     before = files(lived.data)
-    found = [f"{breach.name}: {breach}" for breach in audit(lived.data, lived.blob, quiet).breaches]
+    found = [f"{breach.name}: {breach}" for breach in audit(lived.data, lived.blob, quiet, time.time()).breaches]
     assert any(re.match(told, line) for line in found), found
     assert files(lived.data) == before
+
+
+def test_bytes_without_a_row_are_found(lived: Lived) -> None:
+    """Once they are too old to be those of an upload whose row is about to come."""
+    lived.close()
+    for key in ("outputs/task/output", f"sources/{'3' * 64}.zip"):
+        upload = lived.blob.start(key)
+        upload.write(b"x")
+        upload.commit()
+    now = time.time()
+    assert audit(lived.data, lived.blob, quiet, now).breaches == []
+    found = audit(lived.data, lived.blob, quiet, now + 3700).breaches
+    assert {"outputs/task/output", f"sources/{'3' * 64}.zip"} <= {breach.subject for breach in found}
+    assert all(str(breach).endswith("nothing in the database has these bytes") for breach in found)
 
 
 def test_a_folder_of_a_killed_server_is_looked_at_with_its_log(lived: Lived, quick_folder: Path) -> None:
@@ -373,7 +388,7 @@ def test_a_folder_of_a_killed_server_is_looked_at_with_its_log(lived: Lived, qui
     shutil.copytree(lived.data, quick_folder / "killed", ignore=shutil.ignore_patterns("*-shm"))
     lived.close()
     before = files(quick_folder / "killed")
-    found = audit(quick_folder / "killed", lived.blob, quiet)
+    found = audit(quick_folder / "killed", lived.blob, quiet, time.time())
     assert found.breaches == [] and found.held is not None and found.held.counts["RUNNING"] == 1
     left = {name: data for name, data in files(quick_folder / "killed").items() if not name.endswith("-shm")}
     assert left == before and len(before["treadle.db-wal"]) > 0
@@ -382,4 +397,4 @@ def test_a_folder_of_a_killed_server_is_looked_at_with_its_log(lived: Lived, qui
 def test_a_folder_without_a_database_is_told(quick_folder: Path) -> None:
     """There is nothing to examine, and that is not well."""
     with pytest.raises(NotFound, match="no database"):
-        audit(quick_folder, open_blob(quick_folder), quiet)
+        audit(quick_folder, open_blob(quick_folder), quiet, time.time())

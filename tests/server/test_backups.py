@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def test_what_comes_is_a_whole_backup(server: Inside, tmp_path: Path) -> None:
     assert answer.headers["content-disposition"].startswith('attachment; filename="treadle-')
     restore(io.BytesIO(answer.content), tmp_path / "new", quiet, force=False)
     assert not list(tmp_path.glob("*.part*"))
-    found = audit(tmp_path / "new", server.house.blob, quiet)
+    found = audit(tmp_path / "new", server.house.blob, quiet, time.time())
     assert found.held is not None and found.held.counts["PENDING"] == 1
     assert {breach.name for breach in found.breaches} == {"blobs"}  # this server's source was never uploaded
     assert server.house.reader.task(task_id) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 
 class Upload(Protocol):
@@ -16,6 +16,13 @@ class Upload(Protocol):
     def abort(self) -> None:
         """Drop what was written; harmless after `commit`."""
         ...
+
+
+class Kept(NamedTuple):
+    """Bytes under a key. `since`: Unix seconds, the last of them came then."""
+
+    key: str
+    since: float
 
 
 class Blob(Protocol):
@@ -33,4 +40,8 @@ class Blob(Protocol):
 
     def delete(self, key: str) -> None:
         """Idempotent."""
+        ...
+
+    def walk(self, above: str) -> Iterator[Kept]:
+        """What is below a key, in no order; of what comes or goes meanwhile, some."""
         ...

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from treadle.blob.base import Kept
 from treadle.model.errors import Conflict, InvalidInput, NoSpace, NotFound
 
 SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
@@ -54,6 +55,13 @@ class DiskBlob:
         path = self._path(key)
         if path.is_file():
             path.unlink(missing_ok=True)
+
+    def walk(self, above: str) -> Iterator[Kept]:
+        for folder, _, names in os.walk(self._path(above)):
+            for name in names:
+                path = Path(folder, name)
+                with suppress(FileNotFoundError):
+                    yield Kept(str(path.relative_to(self._root)), path.stat().st_mtime)
 
     def _path(self, key: str) -> Path:
         """Where a key's bytes are: always below the root and never among the incoming.

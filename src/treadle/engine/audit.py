@@ -11,7 +11,7 @@ import msgspec
 
 from treadle.blob.base import Blob
 from treadle.engine.assemble import DATABASE, KEY_FILE, RESTORING
-from treadle.engine.outputs import source_key
+from treadle.engine.outputs import OUTPUTS, SOURCES, old_enough, source_key
 from treadle.engine.vault import Vault
 from treadle.model.errors import NotFound, TreadleError
 from treadle.store import soundness
@@ -27,8 +27,8 @@ class Audit(msgspec.Struct, frozen=True):
     breaches: list[Breach]
 
 
-def audit(data: Path, blob: Blob, tell: Callable[[str], None]) -> Audit:
-    """Examine a data folder that no server uses; `tell` gets what is examined next.
+def audit(data: Path, blob: Blob, tell: Callable[[str], None], now: float) -> Audit:
+    """Examine a data folder that no server uses; `tell` gets what is examined next. `now`: Unix seconds.
 
     Raises:
         NotFound: there is no database.
@@ -47,7 +47,7 @@ def audit(data: Path, blob: Blob, tell: Callable[[str], None]) -> Audit:
     except apsw.Error as error:
         return Audit(None, [Breach("file", path.name, str(error))])
     tell("outputs and sources")
-    found += _blobs(held, blob)
+    found += [*_blobs(held, blob), *_orphans(held, blob, now)]
     tell("secrets")
     found += _secrets(held, data / KEY_FILE)
     return Audit(held, found)
@@ -87,6 +87,15 @@ def _blobs(held: Inventory, blob: Blob) -> Iterator[Breach]:
             yield Breach("blobs", f"source {source.id}", "its bytes are not there")
         elif _digest(blob, key) != source.id:
             yield Breach("blobs", f"source {source.id}", "its bytes are not those that were uploaded")
+
+
+def _orphans(held: Inventory, blob: Blob, now: float) -> Iterator[Breach]:
+    """Left by a server that was killed between the bytes and their row; `treadle up` removes those of outputs."""
+    known = {output.key for output in held.outputs} | {source_key(source.id) for source in held.sources}
+    for above in (OUTPUTS, SOURCES):
+        for key in old_enough(blob, above, now):
+            if key not in known:
+                yield Breach("blobs", key, "nothing in the database has these bytes")
 
 
 def _digest(blob: Blob, key: str) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from treadle.blob.base import Blob
 from treadle.model.errors import Conflict, InvalidInput
 from treadle.model.task import Output
 from treadle.store.base import Store
 
 MAX_NAME = 255  # bytes
+OUTPUTS, SOURCES = "outputs", "sources"  # where their bytes are
+ROW_SECONDS = 3600.0  # bytes are there first, and then, in a moment, their row
 SEPARATORS = "/\\"
 CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # general categories of Unicode
 TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the other way round from here on
@@ -61,8 +64,18 @@ def _is_odd(character: str) -> bool:
 
 def blob_key(task_id: str, output_id: str) -> str:
     """Where an output's bytes are; the name the user gave is no part of it."""
-    return f"outputs/{task_id}/{output_id}"
+    return f"{OUTPUTS}/{task_id}/{output_id}"
+
+
+def id_in(key: str) -> str:
+    """Of the output whose bytes are there."""
+    return key.rpartition("/")[2]
 
 
 def source_key(source_id: str) -> str:
-    return f"sources/{source_id}.zip"
+    return f"{SOURCES}/{source_id}.zip"
+
+
+def old_enough(blob: Blob, above: str, now: float) -> Iterator[str]:
+    """The keys below OUTPUTS or SOURCES that must have a row by now, unless whoever has put them there was killed."""
+    return (kept.key for kept in blob.walk(above) if kept.since < now - ROW_SECONDS)

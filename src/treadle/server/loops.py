@@ -7,8 +7,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import islice
 
-from treadle.engine.face import Blob
+from treadle.engine.face import Blob, Reader
+from treadle.engine.outputs import OUTPUTS, id_in, old_enough
 from treadle.engine.retention import Cap, Keep
 from treadle.engine.webhooks import Outcome, Send
 from treadle.lines import Logger
@@ -21,6 +23,8 @@ from treadle.server.house import Shield
 SECOND = 1.0
 PRUNE_SECONDS = 10.0  # between two walks through the tasks
 PRUNE_PAUSE = 0.002  # between two slices of a walk
+SWEEP_SECONDS = 86400.0
+SWEEP_SLICE = 100
 log = Logger()
 
 
@@ -87,6 +91,21 @@ async def _prune_slice(bridge: Bridge, blob: Blob, keep: Keep) -> bool:
     if doomed.task_seqs:
         await bridge.ask(retention.forget, doomed)
     return doomed.more
+
+
+async def sweep_outputs(reader: Reader, blob: Blob, now: float) -> None:
+    """Remove the bytes that a killed server or a broken connection has left without a row: nobody can ask for them.
+
+    Of outputs alone: the bytes of a source may be sent again, and get their row, while this looks at them.
+    """
+    keys = old_enough(blob, OUTPUTS, now)
+    while slice_ := await asyncio.to_thread(lambda: list(islice(keys, SWEEP_SLICE))):
+        orphans = [key for key in slice_ if reader.output(id_in(key)) is None]
+        for key in orphans:
+            await asyncio.to_thread(blob.delete, key)
+        if orphans:
+            log.warning("removed files of outputs that were never finished", files=len(orphans))
+        await asyncio.sleep(PRUNE_PAUSE)
 
 
 def deliveries(bridge: Bridge, send: Callable[[Send], Awaitable[Outcome]]) -> DeliveryLoop:

@@ -237,7 +237,11 @@ async def _ticking(bridge: Bridge, house: House, settings: Settings) -> AsyncIte
         keep, cap = Keep(settings.retention * 86400), Cap(settings.max_logs * 2**20)
         await loops.prune(bridge, house.blob, keep, cap, house.shield)
 
-    ticks = [(loops.PRUNE_SECONDS, prune), (0.0, wake), (loops.SECOND, look), (0.0, deliver)]
+    async def sweep() -> None:
+        await loops.sweep_outputs(house.reader, house.blob, time.time())
+
+    ticks = [(loops.PRUNE_SECONDS, prune), (loops.SWEEP_SECONDS, sweep), (0.0, wake), (loops.SECOND, look)]
+    ticks += [(0.0, deliver)]
     running = [asyncio.create_task(loops.each(seconds, tick)) for seconds, tick in ticks]
     try:
         yield

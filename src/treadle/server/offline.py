@@ -58,4 +58,4 @@ def restore_backup(file: BinaryIO, data: Path, told: Told, *, force: bool) -> Re
 def verify(data: Path, tell: Callable[[str], None]) -> Audit:
     """Examine the folder; see `engine.audit`."""
     with _locked(data):
-        return audit.audit(data, look_at_blob(data), tell)
+        return audit.audit(data, look_at_blob(data), tell, time.time())
