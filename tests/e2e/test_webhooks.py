@@ -211,6 +211,19 @@ def test_a_webhook_survives_the_death_of_the_server(own_place: Place) -> None:
         receiver.close()
 
 
+def test_a_submit_token_does_not_reach_loopback(place: Place, receiver: Receiver, key: str) -> None:
+    """Where the server listens on loopback, as behind a proxy, it calls what else does for those who may deploy alone."""
+    place.deploy("from treadle import task_queue\n\n@task_queue()\ndef handler(callback_url):\n    return 1\n", name="named")
+    token = place.request("POST", "/v2/tokens", json={"role": "submit"}).json()["token"]
+    answer = place.request("POST", "/taskqueue/named", token=token, json={"callback_url": receiver.url})
+    refused = place.ended(answer.json()["task_id"])
+    until(lambda: f"webhook not taken  task={refused['id']}" in place.log.read_text())
+    assert "loopback" in place.log.read_text()
+    task = place.ended(place.submit("named", callback_url=receiver.url))
+    verify(receiver.next(), key, task, 1)
+    no_more(receiver)
+
+
 def test_the_key_that_is_printed_is_the_one_for_receivers(place: Place, key: str) -> None:
     """`treadle webhook key` prints `sk_…` alone on a line, and as JSON with --json."""
     assert key.startswith("sk_")

@@ -47,13 +47,14 @@ def finish(
     result: bytes | None = None,
     url: str = URL,
     at: float = NOW,
+    trusted: bool = False,
 ) -> None:
     """Insert a task and end it at once, as `rules.lifecycle` would have it written."""
     workspace = store.workspace_by_name("default")
     assert workspace is not None
     task = Task(
         id=task_id, workspace_id=workspace.id, deployment_id="d", status=TaskStatus.RUNNING, created_at=at,
-        updated_at=at, due=at, callback_url=url, attempts=1, started_at=at, container_id="c",
+        updated_at=at, due=at, callback_url=url, callback_trusted=trusted, attempts=1, started_at=at, container_id="c",
     )
     with store.transaction():
         store.insert_tasks([NewTask(task=task, payload=b"{}")])
@@ -70,6 +71,14 @@ def test_the_body_of_a_complete_task_is_its_result(store: SqliteStore, result: b
     (send,) = Webhooks(store).due(NOW, 10)
     assert send.body == b'{"data": ' + result + b"}"
     assert json.loads(send.body) == {"data": json.loads(result)}
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_whose_choice_a_url_was_goes_with_it(store: SqliteStore, trusted: bool) -> None:
+    """To where it decides which addresses it may lead to."""
+    finish(store, "t", trusted=trusted)
+    (send,) = Webhooks(store).due(NOW, 10)
+    assert send.trusted is trusted
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_names_that_would_break_the_url(name: object) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://a", "https://a.example/x?y=1#z", "http://127.0.0.1:8000/", "http://[::1]:80/x", "https://u:p@a.example", "http://a/ü"],
+    ["http://a", "https://a.example/x?y=1#z", "http://127.0.0.1:8000/", "http://[::1]:80/x", "https://a.example/u:p@x", "http://a/ü"],
 )
 def test_urls(url: str) -> None:
     """Absolute, http or https, with a host."""
@@ -107,7 +107,8 @@ def test_urls(url: str) -> None:
     "url",
     [
         "", "a", "//a", "ftp://a", "http://", "http:///x", "https://?x", "http://a b", "http://a/\n", "javascript:1",
-        "http://" + "x" * 2050, "http://:80/x", "http://[::1", "http://a:b/", "http://a:99999/", "http://u@/x", None, 5,
+        "http://" + "x" * 2050, "http://:80/x", "http://[::1", "http://a:b/", "http://a:99999/", "http://u@/x", "https://u:p@a.example",
+        "http://u@a", None, 5,
         "http://a/\0", "http://a/\ud800",
     ],
 )  # fmt: skip

@@ -20,7 +20,7 @@ def test_nothing_given_means_the_defaults(tmp_path: Path) -> None:
     settings = load(environ={"TREADLE_DATA": str(tmp_path / "none")})
     assert settings == Settings(
         data=tmp_path / "none", host="127.0.0.1", port=1994, url="http://127.0.0.1:1994", token="", grace=30,
-        max_body=16 * 1024 * 1024, allow_private_webhooks=False, url_configured=False,
+        max_body=16 * 1024 * 1024, allow_private_webhooks=False, allow_loopback_webhooks=False, url_configured=False,
     )  # fmt: skip
 
 
@@ -61,11 +61,12 @@ def test_the_config_file_sets_everything(tmp_path: Path) -> None:
     """Each documented key is taken."""
     _write(
         tmp_path,
-        'host = "0.0.0.0"\nport = 2000\ngrace = 1.5\nmax_body = 1024\nallow_private_webhooks = true\ntoken = "x"',
+        'host = "0.0.0.0"\nport = 2000\ngrace = 1.5\nmax_body = 1024\nallow_private_webhooks = true\nallow_loopback_webhooks = true\ntoken = "x"',
     )
     settings = load(data=tmp_path, environ={})
     assert (settings.host, settings.port, settings.grace, settings.max_body) == ("0.0.0.0", 2000, 1.5, 1024)
     assert settings.allow_private_webhooks
+    assert settings.allow_loopback_webhooks
     assert settings.token == "x"
     assert settings.url == "http://127.0.0.1:2000"
     assert not settings.url_configured

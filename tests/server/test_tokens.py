@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from treadle.engine.fleet import Gone
 from treadle.engine.tokens import token_hash
 from treadle.model.container import Role
 
 from .inside import SECONDS, Inside
+from .test_links import agent, runner, wanted_container
 
 
 def made(server: Inside, role: str = "submit", **also: Any) -> tuple[str, str]:
@@ -176,15 +178,49 @@ def _everything(server: Inside) -> dict[str, str]:
     return {path: server.request("GET", path).text for path in paths}
 
 
-@pytest.mark.parametrize("path", ["/v2/task/{}?wait=60", "/v2/task/{}/result?wait=60"])
-def test_a_long_poll_is_answered_with_401(server: Inside, path: str) -> None:
-    """It does not tell the result that it waited for."""
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/taskqueue/resize", b"{}"),
+        ("POST", "/taskqueue/resize/batch", b"[{}]"),
+        ("POST", "/v2/deployments", b'{"name": "", "config": {"handler": "app:other"}}'),
+        ("PUT", "/v2/outputs?task_id={}&attempt=1&name=late", b"x"),
+    ],
+)
+def test_a_body_that_a_container_has_begun_changes_nothing_after_its_end(server: Inside, method: str, path: str, body: bytes) -> None:
+    """Its token ends with it, also for what is half sent."""
+    task_id, container_id, token = _working(server)
+    slow = Slow(server, method, path.format(task_id), token)
+    server.ask(server.engine.fleet.gone, Gone(container_id, "over"))
+    assert slow.end(body[:1], body[1:]) == 401
+    counts = [server.store._connection.execute(f"SELECT COUNT(*) FROM {table}").fetchall() for table in ("task", "deployment", "output")]  # type: ignore[attr-defined]
+    assert counts == [[(1,)], [(1,)], [(0,)]]
+
+
+def _working(server: Inside) -> tuple[str, str, str]:
+    """A task, the container that runs it, and that one's token."""
     server.deploy()
+    line = agent(server)
     task_id = server.submitted("resize")
-    token_id, token = made(server, "read")
+    container_id, token = wanted_container(server, line)
+    runner(server, container_id, token).hear()
+    return task_id, container_id, token
+
+
+@pytest.mark.parametrize("of", ["user", "container"])
+@pytest.mark.parametrize("path", ["/v2/task/{}?wait=60", "/v2/task/{}/result?wait=60"])
+def test_a_long_poll_is_answered_with_401(server: Inside, path: str, of: str) -> None:
+    """It does not tell the result that it waited for."""
+    _, container_id, inner = _working(server)
+    task_id = server.submitted("resize")
+    token_id, outer = made(server, "read")
+    token = inner if of == "container" else outer
     asked = server.wait_later("GET", path.format(task_id), authorization=f"Bearer {token}")
     server.until(lambda: server.bridge.awaited(task_id))
-    server.request("DELETE", f"/v2/tokens/{token_id}")
+    if of == "container":
+        server.ask(server.engine.fleet.gone, Gone(container_id, "over"))
+    else:
+        server.request("DELETE", f"/v2/tokens/{token_id}")
     server.request("DELETE", "/v2/task/cancel", params={"task_ids": task_id})
     assert asked.result(SECONDS).status_code == 401
 

@@ -144,7 +144,7 @@ def test_a_task_is_read_as_it_was_inserted(store: Store, reader: Reader) -> None
     """Every field comes back, with a seq of the store's own."""
     full = task(
         "a", due=NOW + 5, attempts=2, started_at=NOW + 1, ended_at=NOW + 2, expires_at=NOW + 9,
-        status=TaskStatus.RETRY, container_id=CONTAINER, callback_url=URL, failure=RAISED,
+        status=TaskStatus.RETRY, container_id=CONTAINER, callback_url=URL, callback_trusted=True, failure=RAISED,
     )  # fmt: skip
     insert(store, full, task("b"))
 

@@ -129,6 +129,7 @@ def _tell_restored(console: Console, data: Path, done: Restored) -> None:
     _warn(console, done.missing)
     if unfinished:
         console.say(f"{unfinished} unfinished tasks run when the server starts, even if they have run since.")
+    console.say("Tokens that were revoked since are good again: see `treadle token list` once the server runs.")
     console.say("Files of volumes are not in a backup: what is in the folder stayed.")
 
 

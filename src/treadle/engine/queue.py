@@ -22,12 +22,13 @@ RECALL_SECONDS = 1.0  # without the end of a task in a container that has work a
 
 
 class Submit(msgspec.Struct, frozen=True):
-    """Accept a task. `task_id` is a new UUIDv7."""
+    """Accept a task. `task_id` is a new UUIDv7; `trusted`: whoever names this callback_url may deploy too."""
 
     task_id: str
     deployment: Deployment
     payload: bytes
     callback_url: str | None = None
+    trusted: bool = False
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -149,6 +150,7 @@ class Queue:
             due=now,
             expires_at=now + config.ttl if config.ttl else None,
             callback_url=submit.callback_url or config.callback_url,
+            callback_trusted=submit.trusted or submit.callback_url is None,
         )
 
     def _insert(self, now: float, rows: Sequence[NewTask]) -> None:

@@ -11,11 +11,11 @@ import msgspec
 from treadle.engine.signing import webhook_headers
 from treadle.model.task import Delivery, Task, TaskStatus
 from treadle.rules.addresses import check_address
-from treadle.rules.delivery import Outcome, after_try
+from treadle.rules.delivery import Outcome, after_try, explain
 from treadle.store.base import Store
 
 # The server imports the engine and nothing below it but the model.
-__all__ = ["PER_HOST", "Outcome", "Send", "Webhooks", "check_address", "host_of"]
+__all__ = ["PER_HOST", "Outcome", "Send", "Webhooks", "check_address", "explain", "host_of"]
 
 PER_HOST = 4  # tries at once to one host
 FIRST_LOOK = 256  # rows looked at for due deliveries, …
@@ -23,12 +23,13 @@ LAST_LOOK = 16_384  # … and at most, when a few hosts hold up many
 
 
 class Send(msgspec.Struct, frozen=True):
-    """One try to make: POST `body` with `headers` to `url`."""
+    """One try to make: POST `body` with `headers` to `url`, chosen by whom one trusts or not."""
 
     delivery: Delivery
     url: str
     body: bytes
     headers: dict[str, str]
+    trusted: bool = False
 
 
 class Webhooks:
@@ -74,7 +75,7 @@ class Webhooks:
             workspace.signing_key,
             message_id=delivery.id, task_id=task.id, status=task.status.value, body=body, timestamp=int(now),
         )
-        return Send(delivery=delivery, url=delivery.url, body=body, headers=headers)
+        return Send(delivery, delivery.url, body, headers, task.callback_trusted)
 
     def _body(self, task: Task) -> bytes:
         """The result as the child wrote it, so that the body is the same bytes on every try."""

@@ -224,16 +224,18 @@ def check_name(name: object) -> str:
 
 
 def check_url(option: str, url: object) -> str:
-    """An absolute http(s) URL with a host."""
+    """An absolute http(s) URL with a host, and without a user name: a webhook is signed, and brings no password."""
     if not isinstance(url, str) or not _is_url(url):
-        raise bad(option, url, f"an absolute http:// or https:// URL of at most {MAX_URL} characters")
+        what = f"an absolute http:// or https:// URL of at most {MAX_URL} characters"
+        raise bad(option, url, f"{what}, without user name and password")
     return url
 
 
 def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return len(url) <= MAX_URL and bool(URL.fullmatch(url)) and bool(parts.hostname) and parts.port != 0
+        fits = len(url) <= MAX_URL and bool(URL.fullmatch(url)) and "@" not in parts.netloc
+        return fits and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a host or a port that is none
         return False
 

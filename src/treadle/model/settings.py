@@ -35,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: float = 30.0
     max_body: int = 16 * 1024 * 1024  # bytes
     allow_private_webhooks: bool = False
+    allow_loopback_webhooks: bool = False
     retention: float = 7.0  # days that finished tasks are kept
     max_logs: int = 1024  # MiB that all logs together may take
     url_configured: bool = False
@@ -72,6 +73,7 @@ ALLOWED: dict[str, tuple[Callable[[object], bool], str]] = {
     ),
     "retention": (lambda value: _is_number(value, 0, 36500), "days from 0 to 36500"),
     "allow_private_webhooks": (lambda value: isinstance(value, bool), "true or false"),
+    "allow_loopback_webhooks": (lambda value: isinstance(value, bool), "true or false"),
 }
 
 

@@ -68,6 +68,7 @@ class Task(msgspec.Struct, frozen=True):
     expires_at: float | None = None  # EXPIRED if still waiting then
     container_id: str = ""
     callback_url: str | None = None
+    callback_trusted: bool = False  # chosen by the definition or by who may deploy: it may lead to loopback
     failure: Failure | None = None
 
 

@@ -10,6 +10,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOOPBACK = "a loopback address"
 PRIVATE = "a private address"
 
+SETTINGS = {PRIVATE: "allow_private_webhooks", LOOPBACK: "allow_loopback_webhooks"}
+
 # The first row that contains an address says what it is. What no row and no global range contains is refused.
 _KINDS: tuple[tuple[Network, str], ...] = tuple(
     (ipaddress.ip_network(network), kind)
@@ -62,7 +64,8 @@ def check_address(ip: str, *, allow_private: bool, allow_loopback: bool) -> str 
         return f"{ip!r} is not an IP address."
     kind = _kind(_carried(address))
     allowed = kind is None or (kind == PRIVATE and allow_private) or (kind == LOOPBACK and allow_loopback)
-    return None if allowed else f"{ip} is {kind}, and webhooks are not sent there."
+    without = f" without {SETTINGS[kind]}" if kind in SETTINGS else ""
+    return None if allowed else f"{ip} is {kind}, and webhooks are not sent there{without}."
 
 
 def _carried(address: Address) -> Address:

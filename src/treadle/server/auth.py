@@ -23,6 +23,7 @@ class Caller(msgspec.Struct, frozen=True):
     workspace_id: int
     role: Role
     container: Container | None = None
+    digest: str = ""  # of the token
 
     def may(self, role: Role) -> bool:
         """Whether this caller's role includes `role`."""
@@ -45,11 +46,6 @@ def _basic(value: str) -> str:
     except (Base64Error, ValueError):
         return value
     return (password or user) if colon else value
-
-
-def revoked() -> Unauthorized:
-    """The error for a token that was good when the request came."""
-    return Unauthorized("This token was revoked.", ADVICE)
 
 
 class Doors:
@@ -79,12 +75,12 @@ class Doors:
             return found
         known = self._reader.token(digest)
         if known is not None and known.active:
-            caller = self._known[digest] = Caller(known.workspace_id, known.role)
+            caller = self._known[digest] = Caller(known.workspace_id, known.role, digest=digest)
             return caller
         container = self._reader.container_by_token(digest)
         if container is None or container.status is ContainerStatus.STOPPED:
             raise Unauthorized("This token is not known here.", ADVICE)
-        return Caller(container.workspace_id, Role.CONTAINER, container)
+        return Caller(container.workspace_id, Role.CONTAINER, container, digest)
 
     def changed(self, digest: str, *, active: bool) -> None:
         """The token with this hash was switched or revoked."""
@@ -94,18 +90,30 @@ class Doors:
             self._shut.add(digest)
             self._known.pop(digest, None)
 
-    def revoked(self, header: str) -> bool:
-        """Whether the token was revoked or switched off since the start of the server."""
-        return bool(self._shut) and token_hash(bare(header)) in self._shut
+    def let_in(self, header: str) -> Caller | None:
+        """Who sends this Authorization header, if it opens anything."""
+        try:
+            return self.caller(header)
+        except Unauthorized:
+            return None
 
-    def still(self, header: str) -> None:
+    def ended(self, caller: Caller) -> Unauthorized | None:
+        """Why one who was let in may not go on: the token was revoked or switched off, or its container is over."""
+        if caller.container is None:
+            return Unauthorized("This token was revoked.", ADVICE) if caller.digest in self._shut else None
+        now = self._reader.container(caller.container.id)
+        if now is None or now.status is ContainerStatus.STOPPED:
+            return Unauthorized("The container of this token is over.", ADVICE)
+        return None
+
+    def still(self, caller: Caller) -> None:
         """Whoever was let in before may go on.
 
         Raises:
-            Unauthorized: the token was revoked or switched off meanwhile.
+            Unauthorized: see `ended`.
         """
-        if self.revoked(header):
-            raise revoked()
+        if error := self.ended(caller):
+            raise error
 
     def require(self, header: str, role: Role, *, container: bool = False) -> Caller:
         """A caller whose role includes `role`; with `container` also the runner of a container.

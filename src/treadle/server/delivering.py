@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from treadle.engine.webhooks import PER_HOST, Outcome, Send, host_of
+from treadle.engine.webhooks import PER_HOST, Outcome, Send, explain, host_of
 from treadle.lines import Logger
 from treadle.model.errors import TreadleError
 from treadle.model.task import Delivery
@@ -20,10 +20,13 @@ log = Logger()
 
 
 class LateSender:
-    """A `Sender` that is loaded with its first webhook: it takes 3 MB, which many servers never need."""
+    """A `Sender` that is loaded with its first webhook: it takes 3 MB, which many servers never need.
 
-    def __init__(self, *, allow_private: bool, allow_loopback: bool) -> None:
-        self._allowed = {"allow_private": allow_private, "allow_loopback": allow_loopback}
+    `allowed` is what a `Sender` is made with.
+    """
+
+    def __init__(self, **allowed: bool) -> None:
+        self._allowed = allowed
         self._sender: Sender | None = None
         self._loading = asyncio.Lock()
 
@@ -114,6 +117,7 @@ class DeliveryLoop:
     async def _try(self, send: Send) -> None:
         try:
             outcome = await self._send(send)
+            _tell(send, outcome)
             await self._record(send.delivery, outcome)
         except TreadleError as error:  # a full disk, say
             log.error("webhook not recorded", delivery=send.delivery.id, task=send.delivery.task_id, error=str(error))
@@ -138,3 +142,9 @@ class DeliveryLoop:
         task = asyncio.create_task(work)
         self._tasks.add(task)  # the event loop itself keeps only a weak reference
         task.add_done_callback(self._tasks.discard)
+
+
+def _tell(send: Send, outcome: Outcome) -> None:
+    """Say once of each webhook that its receiver did not take it, or why it may not go there."""
+    if send.delivery.tries == 0 and (why := explain(outcome)):
+        log.info("webhook not taken", task=send.delivery.task_id, host=host_of(send.url), why=why)

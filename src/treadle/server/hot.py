@@ -17,10 +17,10 @@ from treadle.engine.queue import Submit
 from treadle.model.api import Accepted, AcceptedMany
 from treadle.model.container import Role
 from treadle.model.deployment import Deployment
-from treadle.model.errors import InvalidInput, NotFound, TooLarge, TreadleError, Unavailable
+from treadle.model.errors import Forbidden, InvalidInput, NotFound, TooLarge, TreadleError, Unavailable
 from treadle.model.ids import uuid7s
 from treadle.server.asgi import Receive, Scope, Send, failure, header, reply
-from treadle.server.auth import Doors
+from treadle.server.auth import Caller, Doors
 from treadle.server.bridge import Bridge
 from treadle.server.lookup import Lookup
 
@@ -43,9 +43,9 @@ FORMS: dict[str, tuple[str, ...]] = {
 
 
 class Aim(msgspec.Struct, frozen=True):
-    """A queue that whoever sends this header may use, and what for: "" to enqueue a task, else BATCH or WARMUP."""
+    """A queue, who may use it (None: anybody) and what for: "" to enqueue a task, else BATCH or WARMUP."""
 
-    authorization: str
+    caller: Caller | None
     deployment: Deployment
     wish: str
 
@@ -96,15 +96,15 @@ class Enqueue:
         form = _form(parts)
         if form == PUBLIC and wish not in FORMS[PUBLIC]:
             raise NotFound("Public queues are not warmed up.", "Use /taskqueue/id/ID/warmup with a token.")
-        deployment = self._target(form, wish, parts, authorization)
+        caller = None if form == PUBLIC else self._doors.require(authorization, Role.SUBMIT, container=True)
+        deployment = self._target(form, wish, parts, caller)
         if self._draining():
             raise Unavailable("The server is shutting down.", "Try again when it is back.")
-        return Aim(authorization, deployment, wish)
+        return Aim(caller, deployment, wish)
 
-    def _target(self, form: str, wish: str, parts: list[str], authorization: str) -> Deployment:
-        if form == PUBLIC:
+    def _target(self, form: str, wish: str, parts: list[str], caller: Caller | None) -> Deployment:
+        if caller is None:
             return self._public(parts[1])
-        caller = self._doors.require(authorization, Role.SUBMIT, container=True)
         if wish not in FORMS.get(form, ()):
             path = PREFIX + "/".join(parts) + wish
             raise NotFound(f"{path[:200]!r} is not a queue's URL.", "`treadle deploy` prints one.")
@@ -126,18 +126,41 @@ class Enqueue:
 
         Raises:
             InvalidInput: the body is not what this takes.
-            Unauthorized: the token was revoked while the body came.
+            Forbidden: it names a webhook, which this container may not.
+            Unauthorized: the token was revoked while the body came, or its container ended.
         """
-        self._doors.still(aim.authorization)
+        if aim.caller is not None:
+            self._doors.still(aim.caller)
         engine = self._bridge.engine
         if not aim.wish:
-            [task] = _submits(aim.deployment, [payload(body, query.decode("latin-1"))])
+            [task] = self._submits(aim, [payload(body, query.decode("latin-1"))])
             self._bridge.call(engine.queue.submit, task, partial(_answer, told, _accepted))
         elif aim.wish == BATCH:
-            many = _submits(aim.deployment, payloads(body))
+            many = self._submits(aim, payloads(body))
             self._bridge.call(engine.queue.submit_many, many, partial(_answer, told, _accepted_many))
         else:
             self._bridge.call(engine.scaler.warm, aim.deployment, partial(_answer, told, _nothing))
+
+    def _submits(self, aim: Aim, given: Sequence[Payload]) -> list[Submit]:
+        noise = random.randbytes(10 * len(given))  # noqa: S311 - an id need not be a secret
+        task_ids = uuid7s(time.time(), noise)
+        if any(one.callback_url for one in given):
+            self._check_choice(aim.caller)
+        trusted = aim.caller is not None and aim.caller.may(Role.DEPLOY)
+        return [
+            Submit(task_id, aim.deployment, one.raw, one.callback_url, trusted)
+            for task_id, one in zip(task_ids, given, strict=True)
+        ]
+
+    def _check_choice(self, caller: Caller | None) -> None:
+        """Refuse a callback_url to strangers, and to a container without a network: it would be a way out."""
+        if caller is None:
+            said = "A request without a token may not choose a callback_url."
+            raise InvalidInput(said, "Leave it out, and that of the queue's definition is called, or use a token.")
+        container = caller.container
+        if container is not None and self._lookup.by_id(container.deployment_id).config.block_network:
+            said = "A container with block_network=True may not choose a callback_url: it would be a way out."
+            raise Forbidden(said, "Declare callback_url in the definition of the queue.")
 
 
 def _form(parts: list[str]) -> str:
@@ -152,15 +175,6 @@ def _form(parts: list[str]) -> str:
         case [_, _]:
             return VERSION
     return ""
-
-
-def _submits(deployment: Deployment, given: Sequence[Payload]) -> list[Submit]:
-    noise = random.randbytes(10 * len(given))  # noqa: S311 - an id need not be a secret
-    task_ids = uuid7s(time.time(), noise)
-    return [
-        Submit(task_id, deployment, one.raw, one.callback_url)
-        for task_id, one in zip(task_ids, given, strict=True)
-    ]
 
 
 def _accepted(task_id: str) -> bytes:

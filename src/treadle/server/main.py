@@ -221,7 +221,11 @@ async def _listening(app: App, listener: socket.socket) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _ticking(bridge: Bridge, house: House, settings: Settings) -> AsyncIterator[None]:
-    sender = LateSender(allow_private=settings.allow_private_webhooks, allow_loopback=_on_loopback(settings.host))
+    sender = LateSender(
+        allow_private=settings.allow_private_webhooks,
+        allow_loopback=settings.allow_loopback_webhooks,
+        trust_loopback=_on_loopback(settings.host),
+    )
     delivery = loops.deliveries(bridge, sender.send)
 
     async def wake() -> None:

@@ -45,7 +45,7 @@ class Results:
         task = find(self._reader, caller.workspace_id, match[1])
         if wait and task.status not in FINAL:
             await until_final(self._bridge, self._reader, task.id, wait)
-            self._doors.still(header(scope, b"authorization"))
+            self._doors.still(caller)
             task = find(self._reader, caller.workspace_id, task.id)
         result = self._reader.result(task.id)
         return b'{"status":"%s","result":%s}' % (task.status.value.encode(), b"null" if result is None else result)

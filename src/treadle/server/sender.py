@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Self
@@ -106,19 +105,29 @@ class Sender:
     """Makes tries of webhooks over a pool of kept-alive connections.
 
     It speaks to httpcore2 directly: no redirects, proxies, cookies or decompression are there to be turned off.
-    Certificates are checked against the system's store, or SSL_CERT_FILE where that is set.
+    Certificates are checked against the system's store, or SSL_CERT_FILE where that is set. With `trust_loopback`
+    webhooks that are `trusted` may go to loopback, though others may not.
     """
 
-    def __init__(self, *, allow_private: bool, allow_loopback: bool, resolve: Resolve = resolve) -> None:
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpcore2.default_ssl_context(),
-            max_connections=2 * AT_ONCE,
-            max_keepalive_connections=AT_ONCE,
-            keepalive_expiry=5.0,
-            network_backend=CheckedBackend(
-                allow_private=allow_private, allow_loopback=allow_loopback, resolve=resolve
-            ),
-        )
+    def __init__(
+        self, *, allow_private: bool, allow_loopback: bool, trust_loopback: bool = False, resolve: Resolve = resolve
+    ) -> None:
+        tls = httpcore2.default_ssl_context()
+        # A pool each: a connection that was kept is not checked again.
+        self._pools = {
+            trusted: httpcore2.AsyncConnectionPool(
+                ssl_context=tls,
+                max_connections=2 * AT_ONCE,
+                max_keepalive_connections=AT_ONCE,
+                keepalive_expiry=5.0,
+                network_backend=CheckedBackend(
+                    allow_private=allow_private,
+                    allow_loopback=allow_loopback or (trusted and trust_loopback),
+                    resolve=resolve,
+                ),
+            )
+            for trusted in (False, True)
+        }
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,7 +136,8 @@ class Sender:
         await self.close()
 
     async def close(self) -> None:
-        await self._pool.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
 
     async def send(self, send: Send) -> Outcome:
         """Make one try. Whatever goes wrong is an outcome, never an exception."""
@@ -147,9 +157,11 @@ class Sender:
 
     async def _post(self, send: Send) -> Outcome:
         url = httpx2.URL(send.url)
+        if b"@" in url.netloc or url.userinfo:
+            raise ValueError("it has a user name or password.")
         target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         timeouts = {"connect": CONNECT_SECONDS, "read": READ_SECONDS, "write": READ_SECONDS, "pool": CONNECT_SECONDS}
-        request = self._pool.stream(
+        request = self._pools[send.trusted].stream(
             "POST", target, headers=_headers(url, send), content=send.body, extensions={"timeout": timeouts}
         )
         async with request as response:
@@ -163,8 +175,6 @@ class Sender:
 
 def _headers(url: httpx2.URL, send: Send) -> list[tuple[bytes, bytes]]:
     headers = [(b"Host", url.netloc), (b"Accept", b"*/*")]
-    if url.userinfo:
-        headers.append((b"Authorization", b"Basic " + b64encode(f"{url.username}:{url.password}".encode())))
     return headers + [(name.encode("ascii"), value.encode("ascii")) for name, value in send.headers.items()]
 
 

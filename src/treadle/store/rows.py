@@ -35,10 +35,10 @@ def _failure(text: str | None) -> Failure | None:
 
 
 def to_task(row: Row) -> Task:
-    """The first fifteen columns; a query may append others."""
+    """The first sixteen columns; a query may append others."""
     return Task(
         unpack_id(row[0]), row[1], row[2], TASK_STATUS[row[3]], row[4], row[5], row[6], row[7], row[8], row[9],
-        row[10], row[11], row[12], row[13], _failure(row[14]),
+        row[10], row[11], row[12], row[13], bool(row[14]), _failure(row[15]),
     )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def of_task(new: NewTask, seq: int, deployment: int, container: int | None) -> R
     return (
         pack_id(task.id), task.workspace_id, deployment, task.status, task.created_at, task.updated_at, task.due, seq,
         task.attempts, task.started_at, task.ended_at, task.expires_at, container, task.callback_url,
-        failure_text(task.failure), new.payload if len(new.payload) <= SMALL else None,
+        task.callback_trusted, failure_text(task.failure), new.payload if len(new.payload) <= SMALL else None,
     )  # fmt: skip
 
 

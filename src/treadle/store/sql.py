@@ -23,7 +23,7 @@ _DEPLOYMENT_ID = "(SELECT deployment.id FROM deployment WHERE deployment.seq = t
 _COLUMNS = """task.status, task.created_at, task.updated_at, task.due, task.seq, task.attempts, task.started_at,
     task.ended_at, task.expires_at,
     COALESCE((SELECT container.id FROM container WHERE container.seq = task.container_seq), ''), task.callback_url,
-    task.failure"""
+    task.callback_trusted, task.failure"""
 _TASK = f"task.id, task.workspace_id, {_DEPLOYMENT_ID}, {_COLUMNS}"
 _WAITING = "task.status IN ('PENDING', 'RETRY')"
 _RUNNING = "task.status = 'RUNNING'"  # this, and the statuses one by one, in the words of the partial indexes
@@ -35,8 +35,8 @@ SEQ = "SELECT seq FROM task WHERE id = ?"
 DEPLOYMENT_SEQ = "SELECT seq FROM deployment WHERE id = ?"
 CONTAINER_SEQ = "SELECT seq FROM container WHERE id = ?"
 INSERT_TASK = """INSERT INTO task (id, workspace_id, deployment_seq, status, created_at, updated_at, due, seq,
-    attempts, started_at, ended_at, expires_at, container_seq, callback_url, failure, payload)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    attempts, started_at, ended_at, expires_at, container_seq, callback_url, callback_trusted, failure, payload)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 INSERT_PAYLOAD = "INSERT INTO payload (task_seq, body) VALUES (?, ?)"
 CHANGE_TASK = """UPDATE task SET status = ?, updated_at = ?, due = ?, attempts = ?, started_at = ?, ended_at = ?,
     expires_at = ?, container_seq = ?, failure = ?, result = ?

@@ -339,7 +339,7 @@ def _ranges(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _with_payload(row: rows.Row) -> tuple[Task, bytes]:
-    return rows.to_task(row), row[15]
+    return rows.to_task(row), row[16]
 
 
 def _pair(row: rows.Row) -> tuple[str, int]:
