@@ -25,13 +25,13 @@ pytestmark = pytest.mark.process
 
 SLEEPER = """
     import os, pathlib, sys, time
-    folder = pathlib.Path(sys.argv[1])
+    folder = pathlib.Path(sys.argv[1], "code")
     (folder / "up").write_text(str(os.getpid()))
     time.sleep(600)
 """
 FAMILY = """
     import os, pathlib, sys, time
-    folder = pathlib.Path(sys.argv[1])
+    folder = pathlib.Path(sys.argv[1], "code")
     if os.fork() == 0:  # a daemon: out of the session, its parent gone
         os.setsid()
         if os.fork() == 0:
@@ -82,7 +82,7 @@ async def test_the_end_of_a_runner_is_noticed_at_once(runtime: Runtime, make) ->
 async def test_daemons_of_user_code_die_with_their_container(runtime: Runtime, make, end: str) -> None:
     spec: StartSpec = make(FAMILY.replace("END", end))
     running = await runtime.start(spec)
-    await read_when_there(spec.folder / "daemon")
+    await read_when_there(spec.folder / "code" / "daemon")
     running.kill()
     await asyncio.wait_for(running.wait(), 30)
     assert marked(spec) == set()
@@ -94,6 +94,7 @@ async def test_run_msgpack_holds_the_limits_and_is_private(runtime: Runtime, mak
         import pathlib, sys, time, msgspec
         folder = pathlib.Path(sys.argv[1])
         run = msgspec.msgpack.decode((folder / "run.msgpack").read_bytes())
+        folder = folder / "code"
         (folder / "oom").write_text(pathlib.Path(run["oom_file"]).read_text())
         (folder / "peak.new").write_text(pathlib.Path(run["peak_file"]).read_text())
         (folder / "peak.new").rename(folder / "peak")
@@ -104,8 +105,8 @@ async def test_run_msgpack_holds_the_limits_and_is_private(runtime: Runtime, mak
     run = msgspec.msgpack.decode(file.read_bytes(), type=RunSpec)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert (run.container_id, run.token, run.limit) == (spec.run.container_id, "secret", 64 * 1024 * 1024)
-    assert int(await read_when_there(spec.folder / "peak")) >= 0
-    assert "oom_kill 0" in (spec.folder / "oom").read_text().splitlines()
+    assert int(await read_when_there(spec.folder / "code" / "peak")) >= 0
+    assert "oom_kill 0" in (spec.folder / "code" / "oom").read_text().splitlines()
     running.kill()
     await running.wait()
 
@@ -136,12 +137,12 @@ async def test_the_environment_is_clean_and_says_what_the_container_is(
         """
         import json, os, pathlib, sys
         print("to the log")
-        pathlib.Path(sys.argv[1], "env.json").write_text(json.dumps({**os.environ, "cwd": os.getcwd()}))
+        pathlib.Path("env.json").write_text(json.dumps({**os.environ, "cwd": os.getcwd()}))
         """,
         config=config,
     )
     await (await runtime.start(spec)).wait()
-    env = msgspec.json.decode((spec.folder / "env.json").read_bytes())
+    env = msgspec.json.decode((spec.folder / "code" / "env.json").read_bytes())
     assert "AGENT_SECRET" not in env
     assert (env["A"], env["B"], env["STUB_ID"], env["WORKERS"]) == ("image", "env", "d1", "2")
     assert (env["HANDLER"], env["CONTAINER_ID"], env["TIMEOUT"]) == ("app:f", spec.run.container_id, "3600")
@@ -168,7 +169,7 @@ async def test_a_released_container_is_adopted_watched_and_killed(runtime: Runti
 async def test_a_folder_whose_runner_is_dead_is_not_adopted_and_its_rest_is_killed(runtime: Runtime, make) -> None:
     spec: StartSpec = make(FAMILY.replace("END", "time.sleep(600)"))
     first = await runtime.start(spec)
-    await read_when_there(spec.folder / "daemon")
+    await read_when_there(spec.folder / "code" / "daemon")
     assert len(marked(spec)) >= 2
     first.release()
     os.kill(first.pid, signal.SIGKILL)
@@ -223,7 +224,7 @@ asyncio.run(main())
     with agent:
         pid = int(agent.stdout.readline())
         agent.kill()
-    await read_when_there(spec.folder / "up")
+    await read_when_there(spec.folder / "code" / "up")
     assert processes.identity(pid)
     adopted = await runtime.adopt(spec.folder)
     assert adopted is not None
@@ -231,3 +232,25 @@ asyncio.run(main())
     os.kill(pid, signal.SIGKILL)
     status = await asyncio.wait_for(adopted.wait(), 30)
     assert status == (-signal.SIGKILL if by_engine else None)  # an engine is asked afterwards, too
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@async_test
+async def test_notes_that_cannot_be_read_are_no_way_to_live_on(runtime: Runtime, make, which: int) -> None:
+    """A pipe, too, in the place of a note: whatever bears the container's mark is killed, without waiting."""
+    spec: StartSpec = make(SLEEPER)
+    first = await runtime.start(spec)
+    await read_when_there(spec.folder / "code" / "up")
+    first.release()
+    notes = ("run.msgpack", "state.json", "docker.json")
+    forged = [name for name in notes if (spec.folder / name).exists()][which]
+    (spec.folder / forged).unlink()
+    os.mkfifo(spec.folder / forged)
+    adopted = await asyncio.wait_for(runtime.adopt(spec.folder), 30)
+    if isinstance(runtime, DockerRuntime) and forged == "run.msgpack":
+        assert adopted is not None  # an engine is not asked by it
+        adopted.kill()
+        await asyncio.wait_for(adopted.wait(), 30)
+    else:
+        assert adopted is None
+    assert marked(spec) == set()

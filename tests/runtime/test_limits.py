@@ -35,6 +35,7 @@ HOG = """
                 held.append(b"x" * 1024 * 256)
             os._exit(0)
         _, status = os.waitpid(child, 0)
+        folder /= "code"
         (folder / "oom").write_text(pathlib.Path(run.oom_file).read_text())
         (folder / "peak").write_text(pathlib.Path(run.peak_file).read_text())
         (folder / "new").write_text(str(os.waitstatus_to_exitcode(status)))
@@ -47,11 +48,11 @@ HOG = """
 async def test_a_memory_hog_is_killed_at_the_limit_and_the_evidence_says_so(runtime: Runtime, make) -> None:
     spec: StartSpec = make(HOG, memory=96)
     running = await runtime.start(spec)
-    verdict = spec.folder / "verdict"
+    verdict = spec.folder / "code" / "verdict"
     await until(verdict.exists, 60)
     assert int(verdict.read_text()) == -signal.SIGKILL
-    assert "oom_kill 1" in (spec.folder / "oom").read_text().splitlines()
-    assert int((spec.folder / "peak").read_text()) > 0.7 * 96 * MIB
+    assert "oom_kill 1" in (spec.folder / "code" / "oom").read_text().splitlines()
+    assert int((spec.folder / "code" / "peak").read_text()) > 0.7 * 96 * MIB
     assert running.alive()  # the runner itself is outside of the limit
     running.kill()
     await asyncio.wait_for(running.wait(), 30)
@@ -59,15 +60,15 @@ async def test_a_memory_hog_is_killed_at_the_limit_and_the_evidence_says_so(runt
 
 @async_test
 async def test_an_adopted_container_is_still_held_to_its_memory(runtime: Runtime, make) -> None:
-    waits = "while not (folder / 'go').exists(): __import__('time').sleep(0.01)"
+    waits = "while not (folder / 'code' / 'go').exists(): __import__('time').sleep(0.01)"
     spec: StartSpec = make(HOG.replace("held = []", f"{waits}\n            held = []"), memory=96)
     first = await runtime.start(spec)
     first.release()
     second = await runtime.adopt(spec.folder)
     assert second is not None
-    (spec.folder / "go").touch()
-    await until((spec.folder / "verdict").exists, 60)
-    assert int((spec.folder / "verdict").read_text()) == -signal.SIGKILL
+    (spec.folder / "code" / "go").touch()
+    await until((spec.folder / "code" / "verdict").exists, 60)
+    assert int((spec.folder / "code" / "verdict").read_text()) == -signal.SIGKILL
     second.kill()
     await asyncio.wait_for(second.wait(), 30)
 

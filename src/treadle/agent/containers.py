@@ -17,6 +17,7 @@ from treadle.agent.sources import Sources
 from treadle.lines import Logger
 from treadle.model.errors import TreadleError
 from treadle.model.wire import LAST_WORDS, ContainerSpec, Exited, Mount, RunSpec
+from treadle.runtime import files
 from treadle.runtime.base import Running, Runtime, StartSpec
 from treadle.runtime.image import Built, Images
 
@@ -255,19 +256,14 @@ def _reason(folder: Path, status: int | None, state: State) -> str:
 def _started_with(folder: Path) -> tuple[tuple[str, ...], str]:
     """The devices and the deployment of a container that an earlier agent has started."""
     try:
-        run = msgspec.msgpack.decode((folder / "run.msgpack").read_bytes(), type=RunSpec)
+        run = msgspec.msgpack.decode(files.read(folder / "run.msgpack"), type=RunSpec)
     except (OSError, msgspec.MsgspecError):
         return (), ""
     return run.gpus, run.deployment_id
 
 
 def _end_of(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL))
-            return file.read().decode(errors="replace").split("\n")
-    except OSError:
-        return []
+    return files.end_of(path, _TAIL).decode(errors="replace").split("\n")
 
 
 def _tail(path: Path) -> str:

@@ -91,6 +91,12 @@ class Group:
         path = Path(procs_file)
         return cls(2 if path.name == "cgroup.procs" else 1, path.parent)
 
+    def is_named(self, name: str) -> bool:
+        """Whether it is a group with this name: gone, or in a hierarchy of the kernel's and no imitation of one."""
+        if self.path.name != name or self.path.resolve() != self.path:
+            return False
+        return not self.path.exists() or self.path.stat().st_dev in _devices()
+
     def create(self, controllers: tuple[str, ...], share: Share) -> None:
         """Make the group, in force.
 
@@ -137,6 +143,17 @@ class Group:
         except OSError:
             return False
         return True
+
+
+def _devices() -> set[int]:
+    """Numbers of the file systems that are hierarchies of groups: proc_pid_mountinfo(5), fields 3 and 9."""
+    found = set()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        if right.split()[0] in ("cgroup", "cgroup2"):
+            major, minor = left.split()[2].split(":")
+            found.add(os.makedev(int(major), int(minor)))
+    return found
 
 
 def clear_stale(base: Path, now: float) -> None:

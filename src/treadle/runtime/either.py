@@ -37,7 +37,8 @@ class EitherRuntime:
         return await DockerRuntime(found, shared=self._shared).start(spec)
 
     async def adopt(self, folder: Path) -> Running | None:
-        if not (folder / docker.STATE).exists():
-            return await self._plain.adopt(folder)
-        found, _ = await asyncio.to_thread(engine.find)  # without it there is nothing to watch or kill it with
-        return await DockerRuntime(found).adopt(folder) if found else None
+        if (folder / docker.STATE).exists():
+            found, _ = await asyncio.to_thread(engine.find)
+            if found is not None and (running := await DockerRuntime(found).adopt(folder)):
+                return running
+        return await self._plain.adopt(folder)  # which kills what bears its mark if nobody can watch it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 import subprocess
@@ -64,6 +66,17 @@ def find(programs: Sequence[str] = PROGRAMS) -> tuple[Engine | None, str]:
         else:
             return engine, ""
     return None, " ".join(why) or f"Neither {' nor '.join(programs)} is installed."
+
+
+def bound(source: str, target: str, *, readonly: bool = False) -> list[str]:
+    """The arguments that show a container a file or folder of the machine.
+
+    The engines read the value of --mount as a line of CSV (RFC 4180): what holds a comma is quoted.
+    """
+    fields = ["type=bind", f"source={source}", f"target={target}", *(["readonly"] if readonly else [])]
+    line = io.StringIO()
+    csv.writer(line).writerow(fields)
+    return ["--mount", line.getvalue().removesuffix("\r\n")]
 
 
 def environ() -> dict[str, str]:

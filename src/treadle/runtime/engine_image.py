@@ -20,7 +20,7 @@ from treadle.model.rooted import needs_engine
 from treadle.runtime import packages
 from treadle.runtime.commands import Commands, Emit, Shell, build_environment
 from treadle.runtime.docker import LAYER
-from treadle.runtime.engine import Engine, environ, find
+from treadle.runtime.engine import Engine, bound, environ, find
 from treadle.runtime.environment import READY, command_failed, steps
 from treadle.runtime.python import OLDEST, Python, running_python
 
@@ -175,8 +175,7 @@ def _start(name: str, base: str, folder: Path, mark: str) -> list[str]:
     return [
         "run", "--detach", "--pull", "never", "--name", name, "--label", f"{BUILD_LABEL}={mark}",
         "--network", "host", "--user", "0:0", "--workdir", "/",
-        "--mount", f"type=bind,source={uv},target={uv},readonly",
-        "--mount", f"type=bind,source={folder},target={folder}",
+        *bound(uv, uv, readonly=True), *bound(str(folder), str(folder)),
         "--entrypoint", "/bin/sh", base, "-c", _SLEEP,
     ]  # fmt: skip
 

@@ -48,8 +48,18 @@ class Limit:
         return not left
 
 
+class Foreign(Exception):
+    """What a container's folder tells is not this container's: somebody has changed it."""
+
+
 def reopen(kind: str, folder: Path, run: RunSpec) -> Limit:
-    """The limits of a container started by an earlier agent, from what its folder says."""
+    """The limits of a container started by an earlier agent, from what its folder says.
+
+    Raises:
+        Foreign: it names another container, or a group that is not this one's; what is in a group gets killed.
+    """
     groups = [Group.of(file) for file in run.procs_files]
+    if run.container_id != folder.name or not all(group.is_named(folder.name) for group in groups):
+        raise Foreign
     watchdog = Watchdog(folder, run.limit) if kind == WATCHDOG else None
     return Limit(kind, run.limit, groups, None, watchdog)

@@ -16,7 +16,7 @@ import msgspec
 
 from treadle.model import wire
 from treadle.model.container import Isolation
-from treadle.runtime import limits, processes
+from treadle.runtime import files, limits, processes
 from treadle.runtime.base import StartSpec
 from treadle.runtime.cgroup import Share
 from treadle.runtime.isolation import Shield, scratch_of
@@ -101,7 +101,7 @@ class ProcessRuntime:
                 run, procs_files=held.procs_files, oom_file=held.oom_file, peak_file=held.peak_file, limit=held.limit,
                 sandbox=self._shield.around(folder, run.config, spec.mounts, spec.gpu_files),
             )  # fmt: skip
-            write_private(folder / "run.msgpack", wire.encode(run))
+            files.write_private(folder / "run.msgpack", wire.encode(run))
             home = folder / "home"
             home.mkdir(exist_ok=True)
         except OSError:
@@ -137,19 +137,16 @@ class ProcessRuntime:
         )
 
     async def adopt(self, folder: Path) -> ProcessContainer | None:
-        try:
-            run = msgspec.msgpack.decode((folder / "run.msgpack").read_bytes(), type=wire.RunSpec)
-            state = msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
-        except (OSError, msgspec.MsgspecError):
-            await _sweep(folder.name, -1, None)
-            await _clear(folder)
-            return None
-        held = limits.reopen(state.limits, folder, run)
-        if processes.identity(state.pid) != state.identity:
-            await _sweep(run.container_id, -1, held)
-            await _clear(folder)
-            return None
-        return ProcessContainer(folder, run.container_id, state, held, lambda: _exit_of_adopted(state.pid))
+        container_id, held = folder.name, None
+        with contextlib.suppress(OSError, msgspec.MsgspecError, limits.Foreign):
+            run = msgspec.msgpack.decode(files.read(folder / "run.msgpack"), type=wire.RunSpec)
+            state = msgspec.json.decode(files.read(folder / "state.json"), type=State)
+            held = limits.reopen(state.limits, folder, run)
+            if processes.identity(state.pid) == state.identity and await processes.bears(state.pid, container_id):
+                return ProcessContainer(folder, container_id, state, held, lambda: _exit_of_adopted(state.pid))
+        await _sweep(container_id, -1, held)
+        await _clear(folder)
+        return None
 
 
 class ProcessContainer:
@@ -198,7 +195,7 @@ class ProcessContainer:
 def _note(folder: Path, pid: int, kind: str) -> State:
     """Write down how the runner is found again."""
     state = State(pid, processes.identity(pid) or "", time.time(), kind)
-    write_private(folder / "state.json", msgspec.json.encode(state))
+    files.write_private(folder / "state.json", msgspec.json.encode(state))
     return state
 
 
@@ -270,10 +267,3 @@ def environment(spec: StartSpec, home: Path) -> dict[str, str]:
         "TREADLE_TOKEN": run.token,
     }
 
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, readable by its owner alone."""
-    draft = path.with_name(path.name + ".new")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-    draft.replace(path)

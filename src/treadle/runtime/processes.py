@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 MARK = "CONTAINER_ID"  # the variable that every process of a container inherits
+_LOOKS = 200  # at a process without an environment, until it is held to have none
 
 
 def identity(pid: int) -> str | None:
@@ -90,6 +91,16 @@ def members(container_id: str, session: int) -> set[int]:
             if mine and process.status() != psutil.STATUS_ZOMBIE:
                 found.add(pid)
     return found
+
+
+async def bears(pid: int, container_id: str) -> bool:
+    """Whether this process carries the mark of that container. For a moment in execve(2) it has no environment."""
+    with contextlib.suppress(OSError, psutil.Error):
+        for _ in range(_LOOKS):
+            if environ := psutil.Process(pid).environ():
+                return environ.get(MARK) == container_id
+            await asyncio.sleep(0.01)
+    return False
 
 
 def kill(pids: Iterable[int]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from treadle.runtime import memory, processes
+from treadle.runtime import files, memory, processes
 from treadle.runtime.cgroup import MAX_PIDS
 
 FASTEST = 2 * 1024**3  # bytes a second that a process may fill: two to three times what one fills here
@@ -86,13 +86,11 @@ class Watchdog:
 
     def _write(self, kills: int) -> None:
         for path, text in ((self._peak, f"{self._highest}\n"), (self._oom, f"oom_kill {kills}\n")):
-            draft = path.with_name(path.name + ".new")
-            draft.write_text(text)
-            draft.replace(path)
+            files.write_private(path, text.encode())
 
 
 def _counted(path: Path) -> int:
     """Kills counted so far, by the agent before this one."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(path.read_text().split()[1])
+        return int(files.read(path).split()[1])
     return 0
