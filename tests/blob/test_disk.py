@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from store.syncs import recorded
 from treadle.blob.disk import DiskBlob
 from treadle.model.errors import NoSpace
 
@@ -31,3 +32,17 @@ def test_a_full_disk_is_told_in_words(tmp_path: Path, monkeypatch: pytest.Monkey
         upload.abort()
         assert blob.size("outputs/a") is None
     assert not list((tmp_path / ".incoming").iterdir())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="file handles have names in Linux's /proc")
+def test_a_blob_is_synced_then_named_then_its_folders_are_synced(tmp_path: Path) -> None:
+    """When `commit` has returned, a power cut takes neither the bytes nor the name, however new the folders are."""
+    root = tmp_path / "blob"
+    with recorded() as order:
+        upload = DiskBlob(root).start("outputs/task/one")
+        upload.write(b"x" * 10)
+        upload.commit()
+        order.note("told")
+    target = root / "outputs/task/one"
+    assert order.is_on_disk_before(target, 10, [root / "outputs/task", root / "outputs", root], ("told", Path()))
+    assert ("sync", tmp_path) in order.steps  # where the root has its name

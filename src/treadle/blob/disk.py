@@ -25,6 +25,7 @@ class DiskBlob:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / INCOMING
+        self._named = False  # whether the root's own name is known to be on disk
 
     def sweep(self) -> None:
         """Remove what a server has left that was killed in the middle of an upload."""
@@ -35,6 +36,9 @@ class DiskBlob:
     def start(self, key: str) -> DiskUpload:
         path = self._path(key)
         self._incoming.mkdir(parents=True, exist_ok=True)
+        if not self._named:
+            _sync(self._root.parent)
+            self._named = True
         return DiskUpload(self._root, path, self._incoming)
 
     def open(self, key: str) -> BinaryIO:
