@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from treadle.engine.effects import Linked
+from treadle.engine.fleet import StopContainer
 from treadle.engine.hints import AHEAD_MOST
 from treadle.engine.queue import RECALL_SECONDS, GivenBack
 from treadle.model.deployment import Deployment
@@ -105,6 +107,26 @@ def test_what_an_old_link_gives_back_is_not_taken(busy: Busy) -> None:
     assert desk.work() == [(second, 1)]
     desk.ask(desk.engine.queue.take_back, GivenBack(container, [AttemptRef(second, 1)], link))
     assert desk.task(second).status is S.RUNNING
+
+
+def test_a_stopping_runner_gives_back_over_a_new_link_too(busy: Busy) -> None:
+    """It was told to stop, was cut off and has called again: what it never began costs no attempt."""
+    desk, deployment, container, link = busy
+    first, second = desk.submit(deployment), desk.submit(deployment)
+    desk.ask(desk.engine.fleet.end, StopContainer(desk.workspace.id, container, 10.0))
+    desk.disconnect(container, link)
+    anew = desk.connect(container, free=0, held=[AttemptRef(first, 1), AttemptRef(second, 1)])
+    desk.ask(desk.engine.queue.take_back, GivenBack(container, [AttemptRef(second, 1)], anew))
+    assert (desk.task(second).status, desk.task(second).attempts) == (S.PENDING, 0)
+
+
+def test_a_late_hello_of_a_stopping_runner_takes_no_link_over(busy: Busy) -> None:
+    """Messages go to the newest link, in whatever order they were greeted."""
+    desk, _, container, link = busy
+    desk.ask(desk.engine.fleet.end, StopContainer(desk.workspace.id, container, 10.0))
+    desk.connect(container, free=0, link=link + 2)
+    desk.connect(container, free=0, link=link + 1)
+    assert not any(isinstance(effect, Linked) for effect in desk.sent)
 
 
 def test_a_report_of_what_was_given_back_is_refused(busy: Busy) -> None:

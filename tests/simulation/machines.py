@@ -40,7 +40,9 @@ class Wire:
         self.owner = owner
         self.up: deque[Any] = deque()
         self.down: deque[Any] = deque()
-        self.is_open = True
+        self.is_open = True  # for its owner; the server learns of it when it has read the rest
+        self.hung_up = False  # by the server; its owner learns of it when it has heard the rest
+        self.refused = False  # … because the owner is not wanted any more
         self.asked = False  # the server has read the first message
         self.greeted = False  # and its commit was answered
 
@@ -83,7 +85,7 @@ class Runner:
     @property
     def has_news(self) -> bool:
         """Something of the server's waits to be heard."""
-        return self.wire is not None and bool(self.wire.down) and not self.frozen
+        return self.wire is not None and (bool(self.wire.down) or self.wire.hung_up) and not self.frozen
 
     def connect(self, wire: Wire) -> None:
         self.wire = wire
@@ -102,7 +104,12 @@ class Runner:
 
     def hear(self, now: float) -> None:
         """Take the next message of the server."""
-        if self.wire is None or not self.wire.down:
+        if self.wire is None or not self.has_news:
+            return
+        if not self.wire.down:
+            if self.wire.refused:
+                self.end()
+            self.cut(now)
             return
         match self.wire.down.popleft():
             case Work(ref=ref):
@@ -240,7 +247,7 @@ class Agent:
 
     @property
     def has_news(self) -> bool:
-        return self.wire is not None and bool(self.wire.down)
+        return self.wire is not None and (bool(self.wire.down) or self.wire.hung_up)
 
     def connect(self, wire: Wire) -> None:
         self.wire = wire
@@ -255,7 +262,10 @@ class Agent:
             self.wire = None
 
     def hear(self, now: float) -> None:
-        if self.wire is None or not self.wire.down:
+        if self.wire is None or not self.has_news:
+            return
+        if not self.wire.down:
+            self.cut(now)
             return
         message = self.wire.down.popleft()
         assert isinstance(message, Wanted)

@@ -133,7 +133,8 @@ class Mishaps(Users):
         raise AssertionError("the world does not come to rest: somebody talks for ever")
 
     def _messages(self) -> bool:
-        return any(wire.up or wire.down or not wire.is_open for wire in self.serving)
+        waits = any(wire.up or not wire.is_open for wire in self.serving)
+        return waits or any(client.has_news for client in self.clients())
 
     def jump(self) -> None:
         """The clock is set, or the machine slept."""
@@ -163,11 +164,18 @@ class Mishaps(Users):
     def lose_link(self) -> None:
         linked = [client for client in self.clients() if client.wire is not None]
         if linked:
-            client = self.random.choice(linked)
-            wire = client.wire
-            client.cut(self.now)
-            if wire is not None and self.random.random() < 0.5:
-                wire.up.clear()
+            self._cut(self.random.choice(linked))
+
+    def _cut(self, client: Runner | Agent) -> None:
+        """Its link breaks, or it dies, with the last of what it has said still on its way."""
+        wire = client.wire
+        client.cut(self.now)
+        if wire is not None:
+            self._tear(wire.up)
+
+    def _kill(self, runner: Runner) -> None:
+        self._cut(runner)
+        runner.end()
 
     def freeze(self) -> None:
         """A runner is stopped for longer than a lease while everybody else goes on, and wakes up if it still lives."""
@@ -203,18 +211,18 @@ class Mishaps(Users):
     def kill_runner(self) -> None:
         runners = self.runners()
         if runners:
-            self.random.choice(runners).end()
+            self._kill(self.random.choice(runners))
 
     def crash_agent(self) -> None:
         agent = self.random.choice(self.agents)
-        agent.cut(self.now)
+        self._cut(agent)
         agent.restart()
 
     def crash_machine(self) -> None:
         agent = self.random.choice(self.agents)
         for runner in agent.runners():
-            runner.end()
-        agent.cut(self.now)
+            self._kill(runner)
+        self._cut(agent)
         agent.restart()
 
     def shut_down(self) -> None:
@@ -230,7 +238,7 @@ class Mishaps(Users):
         """Some links break, and their owners are back before the server knows."""
         for client in self.clients():
             if client.wire is not None and self.random.random() < 0.5:
-                client.cut(self.now)
+                self._cut(client)
                 self._dial(client)
         for wire in self.random.sample(self.serving, len(self.serving)):
             for _ in range(len(wire.up) + 1):
@@ -240,8 +248,8 @@ class Mishaps(Users):
         """A machine is gone for good, and with it all that would tell of it. Another one takes its place."""
         agent = self.random.choice(self.agents)
         for runner in agent.runners():
-            runner.end()
-        agent.cut(self.now)
+            self._kill(runner)
+        self._cut(agent)
         self.agents.remove(agent)
         self.agents.append(self._agent())
 

@@ -71,6 +71,8 @@ MUTANTS = (
     Mutant("what waits in a deleted deployment waits for ever", "engine/switch.py",
            "if deployment is not None and deployment.deleted_at is not None:", "if False:"),
     Mutant("a late hello counts", "engine/hints.py", "return self._link.get(container_id, link) > link", "return False"),
+    Mutant("links of a stopping runner are not told apart", "engine/fleet.py",
+           "self._hints.slots.link(container.id, link)", "pass"),
     Mutant("what is given back leaves no free child", "engine/queue.py",
            "self._hints.slots.give(given.container_id, len(given.refs), given.link, now)", "pass"),
     Mutant("of a batch that is refused a part is taken", "engine/queue.py",

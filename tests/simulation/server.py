@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -123,7 +124,7 @@ class Server:
                 move()
 
     def _read(self, wire: Wire) -> None:
-        if wire.asked and not wire.greeted:
+        if wire.hung_up or (wire.asked and not wire.greeted):
             return
         if not wire.up:
             if not wire.is_open:
@@ -153,8 +154,7 @@ class Server:
     def _greeted(self, wire: Wire, answer: Any) -> None:
         wire.greeted = True
         if isinstance(answer, Exception):
-            if isinstance(answer, TreadleError) and isinstance(wire.owner, Runner) and wire.is_open:
-                wire.owner.end()  # refused: it is not wanted
+            wire.refused = isinstance(answer, TreadleError)
             self._drop(wire)
 
     def _from_runner(self, wire: Wire, container_id: str, message: Any) -> None:
@@ -179,12 +179,15 @@ class Server:
         return settle
 
     def _drop(self, wire: Wire) -> None:
-        """The server closes a link."""
-        if wire.owner.wire is wire:
-            wire.owner.cut(self.now)
-        wire.is_open = False
-        wire.up.clear()
+        """The server closes a link. Its owner learns of it later, and talks on until then."""
+        wire.hung_up = True
+        self._tear(wire.down)
         self._closed(wire)
+
+    def _tear(self, under_way: deque[Any]) -> None:
+        """What was sent last is lost: a link keeps the order, so all before it arrives."""
+        for _ in range(self.random.choice([0, len(under_way), self.random.randint(0, len(under_way))])):
+            under_way.pop()
 
     def _closed(self, wire: Wire) -> None:
         if wire not in self.serving:
@@ -202,8 +205,8 @@ class Server:
     def crash_server(self) -> None:
         """Between any two steps, so also between a commit and what it asks for."""
         for wire in self.serving:
-            if wire.owner.wire is wire:
-                wire.owner.cut(self.now)
+            wire.hung_up = True
+            self._tear(wire.down)
         for lost in (self.pending, self.outgoing, self.serving, self.links, self.opening):
             lost.clear()
         self.store.close()

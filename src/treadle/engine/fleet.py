@@ -132,6 +132,7 @@ class Fleet:
         self._outbox.add(Linked(container.id, link))
         missing = self._queue.resume(container.id, hello.held)
         if container.status is S.STOPPING:
+            self._hints.slots.link(container.id, link)
             grace = 0.0 if container.stop_by is None else max(container.stop_by - now, 0.0)
             self._outbox.add(ToRunner(container.id, Stop(grace, container.reason)))
             self._renew(container, now)

@@ -93,14 +93,18 @@ class Slots:
         self, container_id: str, deployment_id: str, free: int, *, link: int, eager: int = 0, now: float = 0.0
     ) -> None:
         """A runner is connected and `free` of its children have nothing to do; `eager` may be given work ahead."""
-        self._drop(container_id)
-        self._link[container_id] = link
+        self.link(container_id, link)
         self._home[container_id] = deployment_id
         self._eager[container_id] = eager
         self._count[container_id] = 0
         self.idle_since[container_id] = now
         self._change(deployment_id, container_id, link, free)
         self._journal.note(lambda: self._forget(container_id, link))
+
+    def link(self, container_id: str, link: int) -> None:
+        """A runner is connected, and gets no work until it is attached."""
+        self._drop(container_id)
+        self._link[container_id] = link
 
     def unlink(self, container_id: str, link: int) -> None:
         """This connection is closed."""
