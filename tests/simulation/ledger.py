@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import apsw
 
@@ -13,40 +12,16 @@ from treadle.engine.assemble import Engine
 from treadle.engine.effects import Effect, TaskEnded, ToRunner
 from treadle.model.container import ContainerStatus
 from treadle.model.deployment import QueueConfig
-from treadle.model.task import FINAL, WAITING, TaskStatus
+from treadle.model.task import FINAL, WAITING, DeliveryStatus, TaskStatus
 from treadle.model.wire import AttemptRef, Stop, Work
-from treadle.store.ids import unpack_id
 from treadle.store.invariants import Breach, breaches
 
 from .leases import Leases
 from .machines import Runner, Wire
+from .rows import Row, read, truth
+from .traces import Traces
 
-TASKS = """SELECT task.seq, task.id, deployment.id, task.status, attempts, task.due, expires_at,
-    COALESCE(container.id, ''), callback_url, task.ended_at, task.result, task.failure,
-    delivery.id || ' to ' || delivery.url || ' of ' || delivery.created_at
-    FROM task JOIN deployment ON deployment.seq = deployment_seq
-    LEFT JOIN container ON container.seq = container_seq LEFT JOIN delivery ON delivery.task_seq = task.seq"""
-
-
-class Row(NamedTuple):
-    seq: int
-    id: str
-    deployment_id: str
-    status: TaskStatus
-    attempts: int
-    due: float
-    expires_at: float | None
-    container_id: str
-    callback_url: str | None
-    ended_at: float | None
-    result: bytes | None
-    failure: str | None
-    delivery: str | None  # what of it never changes
-
-
-def truth(task_id: str, attempt: int) -> bytes:
-    """What user code returns in this world: each attempt something else."""
-    return f'"{task_id}/{attempt}"'.encode()
+KEEP_SECONDS = 5.0  # after its end nothing is forgotten sooner in this world
 
 
 class Broken(AssertionError):
@@ -62,10 +37,13 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.accepted: dict[str, QueueConfig] = {}  # those whose id was given to a user
+        self.traces = Traces()
+        self._latest = 0.0  # of what the clock has shown
+        self._forgotten: set[str] = set()
         self._offered: list[frozenset[str]] = []  # batches of which nothing is there yet
         self._refused: set[str] = set()
         self.leases = Leases()
-        self._began: set[AttemptRef] = set()
+        self._began: dict[AttemptRef, None] = {}  # in order
         self._ended: set[AttemptRef] = set()  # in the runner; the server need not know yet
         self._rows: dict[str, Row] = {}  # as of the last commit
         self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
@@ -76,7 +54,7 @@ class Ledger:
     def began(self, ref: AttemptRef, runner: Runner) -> None:
         """User code runs an attempt."""
         assert ref not in self._began, f"{ref} ran twice"
-        self._began.add(ref)
+        self._began[ref] = None
         self.leases.began(ref, runner)
 
     def offer(self, ids: Sequence[str]) -> None:
@@ -86,7 +64,7 @@ class Ledger:
     def answered(self, ids: Sequence[str], config: QueueConfig, *, taken: bool) -> None:
         """A user was given these ids, or told why not."""
         if taken:
-            self.accepted.update((task_id, config) for task_id in ids)
+            self.accepted.update((task_id, config) for task_id in ids if task_id not in self._forgotten)
         else:
             self._refused.update(ids)
 
@@ -101,30 +79,30 @@ class Ledger:
         self.leases.check(engine, now, lived)
 
     def _check(self, engine: Engine, now: float, effects: Sequence[Effect]) -> None:
-        before, self._rows = self._rows, self._read()
+        self._latest = max(self._latest, now)
+        before, self._rows = self._rows, read(self._connection)
         self._check_history(engine, before, effects)
         self._check_requests()
         self._check_claims(before, now)
         self._check_rows()
         self._check_results()
+        self.traces.check(self._connection, before, self._rows)
         self._check_containers(engine)
         self._check_counts(engine)
         self._check_nothing_waits_in_vain(engine, now)
         self._check_memory(engine)
 
-    def _read(self) -> dict[str, Row]:
-        found = (Row(*row) for row in self._connection.execute(TASKS))
-        rows = (row._replace(id=unpack_id(row.id), status=TaskStatus(row.status)) for row in found)
-        return {row.id: row for row in rows}
-
     def _check_history(self, engine: Engine, before: dict[str, Row], effects: Sequence[Effect]) -> None:
-        lost = [task_id for task_id in [*self.accepted, *before] if task_id not in self._rows]
-        assert not lost, f"accepted and lost: {lost}"
         for task_id, row in before.items():
-            after = self._rows[task_id]
-            assert row.status not in FINAL or after == row, f"a final state changed: {row} {after}"
+            after = self._rows.get(task_id)
+            if after is None:
+                self._forget(row)
+                continue
+            assert row.status not in FINAL or after.is_as(row), f"a final state changed: {row} {after}"
             may_be_given_back = row.status is TaskStatus.RUNNING
             assert row.attempts - may_be_given_back <= after.attempts
+        lost = [task_id for task_id in self.accepted if task_id not in self._rows]
+        assert not lost, f"accepted and lost: {lost}"
         ended = sorted(e.task_id for e in effects if isinstance(e, TaskEnded))
         over = sorted(row.id for row in self._rows.values() if row.status in FINAL)
         already = {row.id for row in before.values() if row.status in FINAL}
@@ -138,6 +116,13 @@ class Ledger:
                 home = engine.roster.live.get(row.container_id)
                 works = home is None or home.status is ContainerStatus.RUNNING or home.id in stopped
                 assert works, f"claimed for a container that takes no work: {row}"
+
+    def _forget(self, row: Row) -> None:
+        """A task is gone: it had ended long enough ago, and its webhook had come to an end too."""
+        over = row.ended_at is not None and row.ended_at < self._latest - KEEP_SECONDS
+        assert over and row.delivery_status != DeliveryStatus.PENDING, f"forgotten too early: {row}"
+        self._forgotten.add(row.id)
+        self.accepted.pop(row.id, None)
 
     def _check_requests(self) -> None:
         """All of a batch or nothing, and nothing of what was refused."""
@@ -226,6 +211,10 @@ class Ledger:
                 assert free == runner.free, f"{free} free in {runner.id}, really {runner.free}"
 
     # the end
+
+    def begun(self) -> list[AttemptRef]:
+        """Attempts whose user code has begun, in order."""
+        return list(self._began)
 
     def seen(self) -> list[Row]:
         """The tasks as of the last commit."""

@@ -9,8 +9,8 @@ from treadle.engine.queue import Report
 from treadle.model.container import ContainerStatus
 from treadle.model.wire import AttemptRef, ContainerSpec, Died, Finished, Gpu, Raised
 
-from .ledger import truth
 from .machines import Agent, Runner, Wire
+from .rows import truth
 from .users import Users
 
 MEMORY = [256, 512]  # MiB of a machine; a container takes 64 to 256

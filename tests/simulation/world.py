@@ -1,8 +1,8 @@
 """The seeded world: users, machines and mishaps, each step drawn at random, around the real engine on a real store.
 
 Nothing happens by itself: asking a verb, running the batch, delivering what it asked for, and each message of each
-link are steps of their own, so that they meet in every order. To add something that happens, write a method in `users`
-or `mishaps` and list it in ACTIONS.
+link are steps of their own, so that they meet in every order. To add something that happens, write a method in `users`,
+`mishaps` or `keeping` and list it in ACTIONS.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from treadle.engine.switch import Which
 from treadle.model.wire import Gpu
 
+from .keeping import Keeping
 from .machines import Agent
-from .mishaps import Mishaps
 
 
-class World(Mishaps):
+class World(Keeping):
     """One run of one seed: steps, each one random thing, and then an end that everything comes to without mishaps."""
 
     def __init__(self, seed: int, folder: Path) -> None:
@@ -72,6 +72,7 @@ class World(Mishaps):
     def _round(self) -> None:
         self._pass(1.0)
         self.tick()
+        self.deliver()
         for client in self.clients():
             if client.wire is None:
                 self._dial(client)
@@ -89,6 +90,7 @@ ACTIONS: dict[str, int] = {
     "pass_time": 25, "tick": 10, "cancel": 8, "redeploy": 1, "submit_twice": 1, "submit_batch": 5, "jump": 1, "hush": 1, "lose_link": 4,
     "kill_child": 3, "kill_runner": 2, "crash_agent": 1, "crash_machine": 1, "crash_server": 2, "shut_down": 1,
     "fill_disk": 2, "switch": 2, "warm_up": 2, "stop_container": 4, "lie": 5, "blink": 4, "lose_machine": 1, "freeze": 2, "rest": 2,
+    "save": 4, "print_line": 4, "deliver": 8, "forget": 3,
 }  # fmt: skip
 _METHODS = list(ACTIONS)
 _WEIGHTS = list(ACTIONS.values())
