@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +35,12 @@ class Failure(NamedTuple):
     steps: tuple[int, ...]
     what: str
     told: str
+    trace: tuple[str, ...]  # what happened, as `regressions` keeps it
+
+    @property
+    def entry(self) -> str:
+        """For the table in `regressions`."""
+        return f'Regression({self.seed}, "{" ".join(self.trace)}", "{self.what}")'
 
     @property
     def command(self) -> str:
@@ -50,14 +56,15 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def live(seed: int, path: Path, steps: Sequence[int]) -> World:
+def live(seed: int, path: Path, steps: Sequence[int], script: Mapping[int, str] | None = None) -> World:
     """Run a seed to its end. A failure says how to run it again."""
     world = World(seed, path)
     try:
-        world.live(steps)
+        world.live(steps, script)
     except BaseException as error:
         error.add_note(f"Replay: make sim SEED={seed} STEPS={spans(steps)}")
         error.add_note(f"Steps: {' '.join(world.trace)}")
+        error.trace = tuple(world.trace)  # type: ignore[attr-defined]
         raise
     finally:
         world.close()
@@ -72,7 +79,8 @@ def trial(seed: int, steps: Sequence[int]) -> Failure | None:
         except Exception as error:  # noqa: BLE001 - whatever a promise or the engine raises is what is looked for
             place = getattr(error, "promise", "") or traceback.extract_tb(error.__traceback__)[-1].name
             what = f"{type(error).__name__} in {place}"
-            return Failure(seed, tuple(steps), what, "".join(traceback.format_exception(error)))
+            trace = getattr(error, "trace", ())  # none where the world could not even be made
+            return Failure(seed, tuple(steps), what, "".join(traceback.format_exception(error)), trace)
     return None
 
 
@@ -162,7 +170,8 @@ def main() -> int:
     if not asked.no_shrink:
         print(f"seed {failed.seed} failed ({failed.what}); leaving out steps …", flush=True)
         failed = shrink(failed)
-    print(f"{failed.told}\n{failed.what}\nRun it again: {failed.command}")
+    print(f"{failed.told}\nOnce mended, keep it in tests/simulation/regressions.py: {failed.entry}\n{failed.what}")
+    print(f"Run it again: {failed.command}")
     return 1
 
 

@@ -48,6 +48,10 @@ class Leases:
         self._condemned = set(engine.roster.condemned)
         self._agents = set(engine.roster.agents)
 
+    def just_given_up(self, engine: Engine, container_id: str) -> bool:
+        """Whether it was by the commit that is to be checked."""
+        return container_id in engine.roster.condemned and container_id not in self._condemned
+
     def _given_up(self, container: Container, lived: float) -> None:
         """Silence for a lease is needed, less what the clock may be set by unseen: a jump of it is no silence."""
         silent = lived - self._renewed[container.id]

@@ -115,6 +115,7 @@ class Ledger:
                 assert AttemptRef(row.id, row.attempts) in sent, f"claimed and not sent: {row}"
                 home = engine.roster.live.get(row.container_id)
                 works = home is None or home.status is ContainerStatus.RUNNING or home.id in stopped
+                works = works or self.leases.just_given_up(engine, home.id)  # after the claim, in the same commit
                 assert works, f"claimed for a container that takes no work: {row}"
 
     def _forget(self, row: Row) -> None:

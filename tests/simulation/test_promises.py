@@ -10,8 +10,10 @@ from hypothesis import given, strategies
 from treadle.model.task import FINAL
 from treadle.rules import retry
 
-from .campaign import live, shrink, spans, steps_of, trial
+from .campaign import folder, live, shrink, spans, steps_of, trial
+from .ledger import Broken
 from .mutants import MUTANTS, Mutant, broken
+from .regressions import REGRESSIONS, Regression
 
 STEPS = steps_of("150")
 SEEDS = range(200)
@@ -21,6 +23,12 @@ SEEDS = range(200)
 def test_every_promise_holds(seed: int, quick_folder: Path) -> None:
     """No accepted task is lost or run by two attempts at once; each comes to one final state and one webhook."""
     live(seed, quick_folder, STEPS)
+
+
+@pytest.mark.parametrize("kept", REGRESSIONS, ids=lambda kept: f"{kept.seed}")
+def test_what_was_broken_once_holds(kept: Regression, quick_folder: Path) -> None:
+    """Each world in which a promise was broken, step by step."""
+    live(kept.seed, quick_folder, tuple(kept.script), kept.script)
 
 
 def test_a_seed_replays_exactly(quick_folder: Path) -> None:
@@ -53,6 +61,9 @@ def test_a_failing_seed_shrinks_to_the_few_steps_that_matter(monkeypatch: pytest
     assert len(small.steps) < len(STEPS) / 3
     again = trial(small.seed, steps_of(small.command.partition("STEPS=")[2]))
     assert again is not None and again.what == small.what
+    kept = Regression(small.seed, " ".join(small.trace), small.what)
+    with folder() as path, pytest.raises(Broken):
+        live(kept.seed, path, tuple(kept.script), kept.script)
 
 
 @given(strategies.sets(strategies.integers(1, 300)))

@@ -7,7 +7,7 @@ link are steps of their own, so that they meet in every order. To add something 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from treadle.engine.switch import Which
@@ -27,17 +27,18 @@ class World(Keeping):
             self._deploy(f"queue-{n}")
         self._kind = False
 
-    def live(self, steps: Iterable[int]) -> None:
-        """The whole run."""
+    def live(self, steps: Iterable[int], script: Mapping[int, str] | None = None) -> None:
+        """The whole run. A script says what happens in its steps; in others it is drawn."""
         for number in steps:
-            self.step(number)
+            self.step(number, (script or {}).get(number))
         self.settle()
 
-    def step(self, number: int) -> None:
-        """One random thing. Chance hangs on the seed and this number alone: to leave out others changes no dice."""
+    def step(self, number: int, action: str | None = None) -> None:
+        """One random thing. Chance hangs on the seed, this number and the action: to leave out others changes no dice."""
         self.random.seed(f"{self.seed}/{number}")
-        action = self.random.choices(_METHODS, _WEIGHTS)[0]
-        self.trace.append(action)
+        action = action or self.random.choices(_METHODS, _WEIGHTS)[0]
+        self.trace.append(f"{number}:{action}")
+        self.random.seed(f"{self.seed}/{number}/{action}")
         getattr(self, action)()
         self.ledger.check_devices(self.runners())
 
