@@ -12,7 +12,7 @@ import select
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -20,7 +20,7 @@ from treadle.model.deployment import QueueConfig
 from treadle.model.wire import AttemptRef, Finished, Ready, RunnerToServer, RunSpec, ServerToRunner, Stop, Work
 from treadle.runner import parent
 from treadle.runner.child import FILES
-from treadle.runner.frames import FORK, ORDER, WORK, Gone, decode_for_child, pack
+from treadle.runner.frames import FORK, LOAD, ORDER, WORK, Gone, Loaded, decode_for_child, pack
 from treadle.runner.tokens import Turnstile
 
 T = TypeVar("T", bound=RunnerToServer)
@@ -56,16 +56,17 @@ class PlayedLink:
 class PlayedChild:
     """The child's ends: it takes tokens and work as a child does, and says what the test wants."""
 
-    def __init__(self, number: int, sock: int, tokens: int, *printing: int) -> None:
+    def __init__(self, word: bytes, number: int, sock: int, tokens: int, *printing: int) -> None:
         self.number = number
         self._tokens = tokens
         self._files = [tokens, *printing]
         self._sock = socket.socket(fileno=sock)
         self._frames = self._sock.makefile("rb")
         self._turnstile = Turnstile(tokens)
-        self.say(Ready(1))
+        if word == FORK:
+            self.say(Ready(1))
 
-    def say(self, message: Ready | Finished) -> None:
+    def say(self, message: Ready | Finished | Loaded) -> None:
         self._sock.sendall(pack(message))
 
     def take_token(self) -> int | None:
@@ -107,13 +108,13 @@ class Played:
         self.killed: list[int] = []
 
     def obey(self) -> None:
-        """Note the orders that the parent has given: a child for each FORK."""
+        """Note the orders that the parent has given: a child for each FORK, loaded, and for a LOAD one that loads."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 order, fds, _, _ = socket.recv_fds(self._template, ORDER.size, FILES)
                 word, number = ORDER.unpack(order)
-                if word == FORK:
-                    self._played.append(PlayedChild(number, *fds))
+                if word in (FORK, LOAD):
+                    self._played.append(PlayedChild(word, number, *fds))
                     self.children.append(self._played[-1])
                 else:
                     self.killed.append(number)
@@ -152,8 +153,8 @@ class Played:
 
 
 @contextlib.asynccontextmanager
-async def played(folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int = 1) -> AsyncIterator[Played]:
-    """A parent whose children are all loaded."""
+async def played(folder: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> AsyncIterator[Played]:
+    """A parent whose children are all loaded, but for a checkpoint."""
     links: list[PlayedLink] = []
 
     def link(*given: object) -> PlayedLink:
@@ -161,8 +162,8 @@ async def played(folder: Path, monkeypatch: pytest.MonkeyPatch, workers: int = 1
         return links[0]
 
     monkeypatch.setattr(parent, "Link", link)
-    config = QueueConfig(handler="app:handler", workers=workers)
-    spec = RunSpec("http://127.0.0.1:1", "c1", "d1", "token", config, str(folder), "3.11.7")
+    queue = QueueConfig(handler="app:handler", **config)
+    spec = RunSpec("http://127.0.0.1:1", "c1", "d1", "token", queue, str(folder), "3.11.7")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         running = asyncio.create_task(parent.Parent(spec, ours, folder / "last_words").run())

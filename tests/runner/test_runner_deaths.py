@@ -75,6 +75,27 @@ def test_a_death_between_tasks_is_seen_when_the_disk_of_the_log_is_full(runner: 
     assert link.value("t2", "live") != pid
 
 
+@pytest.mark.parametrize("words", ["\\4\\0\\0\\0\\xff\\xff\\xff\\xff", "\\xff\\xff\\xff\\xff"])
+def test_a_runner_that_does_not_understand_a_child_ends(runner: Runner, words: str) -> None:
+    """It cannot know any more what runs, so it holds no tasks: the template takes the children along."""
+    link = runner.start(f"""
+        import os, stat
+
+        def handler():
+            for fd in map(int, os.listdir("/proc/self/fd")):
+                try:
+                    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                        os.write(fd, b"{words}" * 64)
+                except OSError:
+                    pass
+    """)
+    children = runner.tree()
+    link.work("t1")
+    assert runner.wait() == 1
+    assert "Exception in callback" in runner.log()
+    assert gone(children)
+
+
 def test_a_child_killed_from_outside_is_a_death(runner: Runner) -> None:
     """`kill -9` of a working child is seen like any other death, and what the child started goes too."""
     link = runner.start(SLEEPING)

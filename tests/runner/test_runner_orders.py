@@ -10,6 +10,7 @@ import pytest
 
 from treadle.model.wire import AttemptRef, Cancel, Finished, Hello, Ready, Recall, Returned, Work
 from treadle.runner.dealing import LARGE, PORTION
+from treadle.runner.frames import Loaded
 
 from .played import Played, played
 
@@ -165,3 +166,21 @@ def test_a_large_payload_waits_for_a_child_that_can_begin_it(play: Play) -> None
         assert child.begin() == b
 
     play(scene)
+
+
+@pytest.mark.parametrize("trouble", ["", "a thread is left"])
+def test_a_checkpoint_that_dies_as_it_has_loaded_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Its last words, read when it is dead, ask nothing of it: another child is made, and works."""
+
+    async def stage() -> None:
+        async with played(tmp_path, monkeypatch, checkpoint_enabled=True) as it:
+            (checkpoint,) = it.children
+            it.bury(checkpoint)  # first, so that this is what the parent reads first
+            checkpoint.say(Loaded(trouble))
+            await it.turn()
+            (another,) = it.children
+            assert another.number != checkpoint.number
+
+    asyncio.run(stage())

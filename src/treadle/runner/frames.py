@@ -6,7 +6,7 @@ import struct
 
 import msgspec
 
-from treadle.model.wire import Finished, LoadFailed, Ready, Work, encode
+from treadle.model.wire import MAX_FRAME, Finished, LoadFailed, Ready, Work, encode
 
 LENGTH = struct.Struct("<I")
 WORK = struct.Struct("<II")  # parent -> child, before each Work: its length, and the number of its token
@@ -72,13 +72,20 @@ class Frames:
         self._buffer = bytearray()
 
     def feed(self, piece: bytes) -> list[bytearray]:
-        """The frames that are complete with this piece."""
+        """The frames that are complete with this piece.
+
+        Raises:
+            ValueError: one says to be larger than any is; user code has written where it should not.
+        """
         buffer = self._buffer
         buffer += piece
         frames = []
         start = 0
         while len(buffer) >= start + LENGTH.size:
-            end = start + LENGTH.size + LENGTH.unpack_from(buffer, start)[0]
+            (size,) = LENGTH.unpack_from(buffer, start)
+            if size > MAX_FRAME:
+                raise ValueError(f"a child has announced {size} bytes; a frame has {MAX_FRAME} at most")
+            end = start + LENGTH.size + size
             if len(buffer) < end:
                 break
             frames.append(buffer[start + LENGTH.size : end])

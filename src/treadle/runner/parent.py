@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -57,12 +59,23 @@ async def _run(spec: RunSpec, template: socket.socket, last_words: Path, listene
     relaying = asyncio.create_task(Relay(listener, spec.url).run()) if listener else None
     parent = Parent(spec, template, last_words)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_on_fault)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parent.stop, TERM_GRACE)
     code = await parent.run()
     if relaying:
         relaying.cancel()
     return code
+
+
+def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A callback has failed, so what is known here may be wrong: end at once rather than hold tasks that nobody runs.
+
+    The template takes the children along, the agent sees the end, and the attempts are retried elsewhere.
+    """
+    loop.default_exception_handler(context)  # the traceback, in the log whose end the agent reads
+    if "handle" in context:
+        os._exit(FAILED)
 
 
 class Parent:
@@ -224,10 +237,10 @@ class Parent:
                     self._tell_free(message)
                 case Loaded(""):
                     self._on_loaded(child)
-                    self._pool.copy()
+                    self._pool.copy(child)
                 case Loaded(trouble):
                     self._printed.say(f"no checkpoint: {trouble}. Each worker loads for itself", starting=True)
-                    self._pool.do_without_checkpoint()
+                    self._pool.do_without_checkpoint(child)
                 case LoadFailed():
                     child.fate = Fate.BROKEN
                     self._printed.send_own()

@@ -111,19 +111,18 @@ class Pool:
         self._wanted += not gone.checkpoint
         self._go_on()
 
-    def do_without_checkpoint(self) -> None:
-        """What was loaded cannot be forked: the child that has loaded it is a worker, and so are all to come."""
-        assert self._checkpoint is not None
-        self._checkpoint.checkpoint = self._with_checkpoint = False
-        self._checkpoint = None
-        self._wanted -= 1
-        self._go_on()
+    def do_without_checkpoint(self, child: Child) -> None:
+        """What this one has loaded cannot be forked: it is a worker, and so are all to come."""
+        if child.checkpoint:
+            child.checkpoint = self._with_checkpoint = False
+            self._checkpoint = None
+            self._wanted -= 1
+            self._go_on()
 
-    def copy(self) -> None:
-        """The checkpoint has loaded the handler: fork the workers from it."""
-        assert self._checkpoint is not None
-        self._checkpoint.loaded = True
-        self._go_on()
+    def copy(self, child: Child) -> None:
+        """The checkpoint has loaded the handler: fork the workers from it, unless it has ended meanwhile."""
+        if child is self._checkpoint:
+            self._go_on()
 
     def _go_on(self) -> None:
         """Ask for what is wanted and can be had now."""
