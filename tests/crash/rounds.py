@@ -177,6 +177,7 @@ class Round:
         self._begin()
         self._kill_for(10, SLOW)
         thaw: dict[int, float] = {}
+        self._killer.spared = thaw  # who is stopped is to come back
         for length in self._absences():
             luck = self._chance.random()
             found = [pid for pid in victims.runners(self.ground) if pid not in thaw]

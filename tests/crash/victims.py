@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -67,6 +67,7 @@ class Killer:
     """
 
     def __init__(self, ground: Ground) -> None:
+        self.spared: Collection[int] = ()  # processes that are to live on
         self.tried: Counter[str] = Counter()
         self.count: Counter[str] = Counter()
         self._ground = ground
@@ -86,7 +87,7 @@ class Killer:
             return True
         deadline = time.monotonic() + PATIENCE
         calm = 0.0 if luck < YOUNG else CALM
-        while not (found := [pid for pid in of(kind, self._ground) if age(pid) >= calm]):
+        while not (found := [pid for pid in of(kind, self._ground) if age(pid) >= calm and pid not in self.spared]):
             if time.monotonic() > deadline:
                 return False
             threading.Event().wait(0.01)
