@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from treadle.runner.results import arguments
 
 from .effort import effort
-from .listening import Listening, check_refusal
+from .listening import Listening, check_error, check_refusal
 
 DEEP = b"[" * 40_000 + b"]" * 40_000
 BODIES = [("POST", path) for path in ("/v2/secrets", "/v2/volumes", "/v2/deployments", "/v2/images", "/v2/images/prune", "/v2/serve", "/v2/tokens", "/v2/volumes/x/move")]
@@ -33,6 +33,27 @@ def test_what_is_no_json_is_refused(server: Listening, method: str, path: str, b
     answer = server.request(method, path, content=body)
     check_refusal(answer)
     assert answer.status_code == (413 if path == "/v2/tokens" and len(body) > 9000 else 400)
+
+
+FORM, PART = "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"
+PARTS = b'--x\r\nContent-Disposition: form-data; name="%s"; filename="a.json"\r\n\r\n%s\r\n--x--\r\n'
+FORMS = [(FORM, b"name=MINE&value=x&role=admin"), (PART, PARTS % (b"name", b"MINE")), (PART, PARTS % (b"file", b'{"x": 1}'))]
+LISTS = ("/v2/task", "/v2/secrets", "/v2/volumes", "/v2/tokens", "/v2/deployments")
+
+
+@pytest.mark.parametrize("body", [body for _, body in FORMS], ids=["form", "part", "file"])
+@pytest.mark.parametrize("kind", [FORM, PART, "multipart/form-data", "text/plain", "application/msgpack", "\xff", ""])
+@pytest.mark.parametrize(("method", "path"), BODIES + QUEUES)
+def test_what_a_page_sends_is_no_json_whatever_it_says_to_be(server: Listening, method: str, path: str, kind: str, body: bytes) -> None:
+    """A form, or parts of one, from somebody who may do all of it, under any type or none: refused, and nothing is taken."""
+    before = [server.request("GET", listed).json() for listed in LISTS]
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nConnection: close\r\n"
+    head += f"Content-Length: {len(body)}\r\n" + (f"Content-Type: {kind}\r\n" if kind else "")
+    told = server.raw(head.encode("latin-1") + b"\r\n" + body)
+    status = int(told.split(b" ", 2)[1])
+    assert status in (400, 415), told
+    check_error(status, json.loads(told.partition(b"\r\n\r\n")[2]))
+    assert [server.request("GET", listed).json() for listed in LISTS] == before
 
 
 @pytest.mark.parametrize("levels", [900, 1001])

@@ -178,14 +178,22 @@ def requests(draw: st.DrawFn, authorization: bytes) -> bytes:
     return draw(st.sampled_from(METHODS)) + b" " + target + b" HTTP/1.1\r\n" + HOST + who + lines + b"\r\n" + draw(st.binary(max_size=60))
 
 
-@effort(60)
-@given(data=st.data())
-def test_no_bytes_make_the_server_fail(server: Listening, data: st.DataObject) -> None:
-    """Whatever is in a request, each answer is one of ours."""
-    for status, told in answers(server.raw(data.draw(requests(token(server))))):
-        assert status < 500
-        if status >= 400 and told:
-            check_error(status, json.loads(told))
+def test_no_bytes_make_the_server_fail(server: Listening) -> None:
+    """Whatever is in a request, each answer is one of ours; and most are answered, for few say that more is to come."""
+    answered = []
+
+    @effort(60)
+    @given(data=st.data())
+    def each(data: st.DataObject) -> None:
+        found = answers(server.raw(data.draw(requests(token(server)))))
+        answered.append(bool(found))
+        for status, told in found:
+            assert status < 500
+            if status >= 400 and told:
+                check_error(status, json.loads(told))
+
+    each()
+    assert sum(answered) > len(answered) / 2
 
 
 def test_the_server_is_well(server: Listening) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
+from collections.abc import Callable
+from itertools import count
+from typing import Any, get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,14 +17,18 @@ from websockets.sync.client import connect
 
 from server.inside import AGENT_TOKEN, Inside, Telephone
 from server.test_links import agent, agent_hello, runner, wanted_container
+from treadle.engine.fleet import Gone
 from treadle.model.log import Line, Stream
 from treadle.model.wire import (
     AGENT_PATH,
     RUNNER_PATH,
+    AgentHello,
+    AgentToServer,
     AskImages,
     AttemptRef,
     Beat,
     Built,
+    ContainerSpec,
     Exited,
     Finished,
     Hello,
@@ -30,9 +37,12 @@ from treadle.model.wire import (
     Lines,
     Ready,
     Returned,
+    RunnerToServer,
     Work,
     decode_for_agent,
     decode_for_runner,
+    decode_from_agent,
+    decode_from_runner,
     encode,
 )
 
@@ -81,7 +91,7 @@ def closed(line: Telephone) -> str:
     return str(event["reason"])
 
 
-@pytest.mark.parametrize("frame", GARBAGE[1:], ids=lambda frame: repr(frame[:30]))
+@pytest.mark.parametrize("frame", GARBAGE, ids=lambda frame: repr(frame[:30]))
 @pytest.mark.parametrize("first", [True, False])
 def test_a_frame_that_is_none_closes_a_runners_link(started: Started, frame: bytes, first: bool) -> None:
     """Cut off, of wrong types, unknown, nested without end, out of range, as its first words or later."""
@@ -165,34 +175,116 @@ def heard_question(line: Telephone) -> AskImages:
                 return message
 
 
-FIELDS = ["type", "free", "ref", "lines", "refs", "result", "raised", "died", "ran", "reason"]
-TYPES = ["finished", "ready", "lines", "returned", "load_failed", "beat"]
-ODD: list[Any] = [{"status": -99, "peak": 2**63, "limit": -1}, {"type": "", "message": "", "traceback": ""}, ["x", 1], None]
-values = st.one_of(
-    st.sampled_from(TYPES), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=5), st.binary(max_size=5),
+ODD: list[Any] = [{"status": -99, "peak": 2**63, "limit": -1}, {"type": "", "message": "", "traceback": ""}, ["x", 1], None, {}, []]
+odd = st.one_of(
+    st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=5), st.binary(max_size=5), st.booleans(),
     st.lists(st.text(max_size=3) | st.integers(0, 9), max_size=3), st.sampled_from(ODD),
 )  # fmt: skip
-messages_ = st.lists(st.dictionaries(st.sampled_from(FIELDS), values, max_size=6), max_size=3)
+numbers = count()
 
 
 @effort(80)
-@given(messages=messages_, cut=st.integers(0, 3))
-def test_no_frame_makes_the_server_fail(server: Listening, messages: list[dict[str, Any]], cut: int) -> None:
+@given(data=st.data(), cut=st.sampled_from([0, 0, 0, 1, 3]))
+def test_no_frame_makes_the_server_fail(server: Listening, data: st.DataObject, cut: int) -> None:
     """Whatever a runner says, the link lives on or is closed, and the server is there for the next one."""
-    if not any(wanted.containers for wanted in server.wanted):
-        server.submitted("resize", {"x": 1})
-        server.until(lambda: any(wanted.containers for wanted in server.wanted))
-    spec = server.wanted[-1].containers
-    if not spec:
-        return
-    line = Telephone(server, RUNNER_PATH, spec[-1].token)
-    line.say(encode([Hello(spec[-1].container_id, [], 1)]))
-    frame = encode(messages)
+    said = data.draw(messages(RunnerToServer, decode_from_runner))
+    made = server.deploy(f"q{next(numbers)}")
+    server.submitted(made.name, {"x": 1})
+    server.until(lambda: container_of(server, made.id))
+    spec = container_of(server, made.id)
+    assert spec is not None
+    line = Telephone(server, RUNNER_PATH, spec.token)
+    line.say(encode([Hello(spec.container_id, [], 1)]))
+    assert line.hear() == {"type": "websocket.accept"}
+    say(line, said, cut)
+    check_well(server)
+    assert server.request("DELETE", f"/v2/deployments/{made.id}").status_code == 200
+    server.ask(server.engine.fleet.gone, Gone(spec.container_id, "over"))  # it makes room for the next one
+
+
+@effort(60)
+@given(data=st.data(), cut=st.sampled_from([0, 0, 0, 1, 3]))
+def test_no_frame_of_an_agent_makes_the_server_fail(server: Listening, data: st.DataObject, cut: int) -> None:
+    """Nor does its greeting."""
+    greets, said = data.draw(st.integers(0, 3)), data.draw(messages(AgentToServer, decode_from_agent))
+    line = Telephone(server, AGENT_PATH, AGENT_TOKEN)
+    if greets:
+        line.say(encode([AgentHello("a2", "other", 0, 0, [], "watchdog", [])]))
+        assert line.hear() == {"type": "websocket.accept"}
+    say(line, said, cut)
+    check_well(server)
+
+
+def container_of(server: Listening, deployment_id: str) -> ContainerSpec | None:
+    """The newest that its agent was told to start."""
+    told = (spec for wanted in reversed(server.wanted) for spec in wanted.containers)
+    return next((spec for spec in told if spec.deployment_id == deployment_id), None)
+
+
+def say(line: Telephone, said: list[Any], cut: int) -> None:
+    frame = encode(said)
     line.say(frame[: len(frame) - cut] if cut else frame)
     line.hang_up()
-    server.lines.remove(line)
-    assert server.request("GET", "/v2/task").status_code == 200
-    assert server.request("GET", "/v2/containers").status_code == 200
+    line._inside.lines.remove(line)
+
+
+def check_well(server: Listening) -> None:
+    for path in ("/v2/task", "/v2/containers", "/v2/images", "/v2/deployments"):
+        assert server.request("GET", path).status_code == 200
+
+
+@st.composite
+def messages(draw: st.DrawFn, union: Any, decode: Callable[[bytes], Any]) -> list[Any]:
+    """Up to three of these messages, of which one may have a field that is odd, missing or unknown."""
+    kinds = st.sampled_from(get_args(union))
+    said = [draw(good(msgspec.inspect.type_info(kind))) for kind in draw(st.lists(kinds, min_size=1, max_size=3))]
+    for message in said:
+        decode(encode(message))  # else what is drawn here is not what it says
+    if draw(st.booleans()):
+        victim = draw(st.sampled_from(said))
+        field = draw(st.sampled_from([*victim, "other"]))
+        if draw(st.booleans()):
+            victim[field] = draw(odd)
+        else:
+            victim.pop(field, None)
+    return said
+
+
+def good(kind: msgspec.inspect.Type) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - a line a type
+    """Values that a field of this type may have, as msgpack has them."""
+    match kind:
+        case msgspec.inspect.StructType(fields=fields):
+            return structs(kind, {field.encode_name: good(field.type) for field in fields})
+        case msgspec.inspect.ListType(item_type=item) | msgspec.inspect.VarTupleType(item_type=item):
+            return st.lists(good(item), max_size=3)
+        case msgspec.inspect.DictType(key_type=key, value_type=value):
+            return st.dictionaries(good(key), good(value), max_size=3)
+        case msgspec.inspect.UnionType(types=types):
+            return st.one_of(*map(good, types))
+        case msgspec.inspect.EnumType(cls=cls):
+            return st.sampled_from([member.value for member in cls])
+        case msgspec.inspect.IntType(ge=least, le=most):
+            return st.integers(-(2**63) if least is None else least, 2**63 - 1 if most is None else most)
+        case msgspec.inspect.FloatType(ge=low, le=high):
+            return st.floats(low, high, allow_nan=False)
+        case msgspec.inspect.StrType():
+            return st.text(max_size=20)
+        case msgspec.inspect.BytesType():
+            return st.binary(max_size=20)
+        case msgspec.inspect.BoolType():
+            return st.booleans()
+        case msgspec.inspect.NoneType():
+            return st.none()
+    raise NotImplementedError(kind)
+
+
+def structs(kind: msgspec.inspect.StructType, fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    if kind.array_like:
+        return st.tuples(*fields.values()).map(list)
+    needed = {field.encode_name for field in kind.fields if field.required}
+    tag = {kind.tag_field: st.just(kind.tag)} if kind.tag_field else {}
+    optional = {name: field for name, field in fields.items() if name not in needed}
+    return st.fixed_dictionaries(tag | {name: fields[name] for name in needed}, optional=optional)
 
 
 def test_a_socket_is_refused_with_an_answer(server: Listening) -> None:
