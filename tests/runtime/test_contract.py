@@ -16,8 +16,9 @@ import pytest
 
 from runtime.waiting import async_test, until
 from treadle.model.deployment import ImageSpec, QueueConfig
+from treadle.model.errors import TreadleError
 from treadle.model.wire import RunSpec
-from treadle.runtime import processes
+from treadle.runtime import docker, processes
 from treadle.runtime.base import Runtime, StartSpec
 from treadle.runtime.docker import DockerRuntime
 
@@ -68,6 +69,17 @@ async def test_a_started_container_is_alive_until_it_is_killed(runtime: Runtime,
 async def test_the_exit_code_of_a_runner_is_told(runtime: Runtime, make, script: str, status: int) -> None:
     running = await runtime.start(make(script))
     assert await asyncio.wait_for(running.wait(), 30) == status
+
+
+@async_test
+async def test_a_container_that_cannot_be_noted_down_does_not_start(runtime: Runtime, make) -> None:
+    """The next agent would not find it."""
+    spec: StartSpec = make(SLEEPER)
+    for name in ("state.json", docker.STATE):
+        (spec.folder / name / "full").mkdir(parents=True)
+    with pytest.raises((OSError, TreadleError)):
+        await runtime.start(spec)
+    assert marked(spec) == set()
 
 
 @async_test

@@ -83,7 +83,12 @@ class ProcessRuntime:
             held.close()
             await _clear(spec.folder)
             raise
-        state = await asyncio.to_thread(_note, spec.folder, pid, held.kind)
+        try:
+            state = await asyncio.to_thread(_note, spec.folder, pid, held.kind)
+        except OSError:  # a full disk, say: it runs, and no next agent would find it
+            await _sweep(spec.run.container_id, pid, held)
+            await _clear(spec.folder)
+            raise
         return ProcessContainer(spec.folder, spec.run.container_id, state, held, status)
 
     def _environment(self, spec: StartSpec, home: Path) -> dict[str, str]:
