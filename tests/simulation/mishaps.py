@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from treadle.engine.fleet import Drain
-from treadle.engine.queue import Report
+from treadle.engine.queue import CancelTasks, Report
 from treadle.model.container import ContainerStatus
 from treadle.model.wire import AttemptRef, ContainerSpec, Died, Finished, Gpu, Raised
 
@@ -165,6 +165,18 @@ class Mishaps(Users):
         linked = [client for client in self.clients() if client.wire is not None]
         if linked:
             self._cut(self.random.choice(linked))
+
+    def cancel_apart(self) -> None:
+        """What a runner has is cancelled while it is cut off; it calls again, and all agree."""
+        busy = [runner for runner in self.runners() if runner.wire is not None and runner.running]
+        if busy:
+            runner = self.random.choice(busy)
+            self._cut(runner)
+            ids = [ref.task_id for ref in [*runner.running, *runner.backlog]]
+            self.ask(self.engine.queue.cancel, CancelTasks(self.workspace.id, ids))
+            self.rest()
+            self._dial(runner)
+            self.rest()
 
     def _cut(self, client: Runner | Agent) -> None:
         """Its link breaks, or it dies, with the last of what it has said still on its way."""

@@ -90,7 +90,7 @@ ACTIONS: dict[str, int] = {
     "flow": 150, "submit": 15, "run_batch": 10, "carry_out": 10, "read": 10, "hear": 10, "work": 20, "dial": 20,
     "pass_time": 25, "tick": 10, "cancel": 8, "redeploy": 1, "submit_twice": 1, "submit_batch": 5, "jump": 1, "hush": 1, "lose_link": 4,
     "kill_child": 3, "kill_runner": 2, "crash_agent": 1, "crash_machine": 1, "crash_server": 2, "shut_down": 1,
-    "fill_disk": 2, "switch": 2, "warm_up": 2, "stop_container": 4, "lie": 5, "blink": 4, "lose_machine": 1, "freeze": 2, "rest": 2,
+    "fill_disk": 2, "switch": 2, "warm_up": 2, "stop_container": 4, "lie": 5, "blink": 4, "lose_machine": 1, "freeze": 2, "rest": 2, "cancel_apart": 2,
     "save": 4, "print_line": 4, "deliver": 8, "forget": 3,
 }  # fmt: skip
 _METHODS = list(ACTIONS)
