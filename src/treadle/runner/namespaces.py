@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from treadle.model.wire import Sandbox
+from treadle.model.wire import Mount, Sandbox
 from treadle.runner import kernel, places
 
 _SAFE = kernel.READ_ONLY | kernel.NO_SUID | kernel.NO_DEVICES
@@ -67,6 +67,16 @@ def _no_more_users(proc: int) -> None:
         os.close(setting)
 
 
+def _step(folder: int, name: str, target: str) -> int:
+    """Open a folder in another one, made if it is not there."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, dir_fd=folder)
+    try:
+        return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    except NotADirectoryError:
+        raise OSError(f"the volume's path {target} leads over a link or a file: {name}") from None
+
+
 class _Root:
     """The folder that becomes the root: a file system in memory, with what may be seen bound into it."""
 
@@ -94,7 +104,7 @@ class _Root:
         for path in [*box.writable, *(mount.source for mount in box.mounts)]:
             self._bind(path, kernel.NO_SUID | kernel.NO_DEVICES)
         for mount in box.mounts:
-            self._bind(mount.source, kernel.NO_SUID | kernel.NO_DEVICES, at=mount.target)
+            self._bind_volume(mount)
         for link, end in _STANDARD_LINKS.items():
             if not os.path.lexists(self._root + link):
                 os.symlink(end, self._at(link))
@@ -127,6 +137,24 @@ class _Root:
         kernel.mount(path, target, None, kernel.BIND | kernel.RECURSIVE)
         if attributes:
             kernel.restrict_mount(target, attributes)
+
+    def _bind_volume(self, mount: Mount) -> None:
+        """Have a volume at its target. Containers may write to what is on the way there, and a link of theirs would
+        lead out of this root, which is not the root yet: each part is opened by itself, and none through a link."""
+        *way, last = mount.target.strip("/").split("/")
+        folder = os.open(self._root, os.O_PATH | os.O_DIRECTORY)
+        try:
+            for part in way:
+                folder, above = _step(folder, part, mount.target), folder
+                os.close(above)
+            place = _step(folder, last, mount.target)
+            kernel.mount(mount.source, f"/proc/self/fd/{place}", None, kernel.BIND | kernel.RECURSIVE)
+            os.close(place)
+            place = _step(folder, last, mount.target)  # now it is what was mounted
+            kernel.restrict_mount(f"/proc/self/fd/{place}", kernel.NO_SUID | kernel.NO_DEVICES)
+            os.close(place)
+        finally:
+            os.close(folder)
 
     def _memory(self, path: str, options: str, flags: int = kernel.NO_SUID | kernel.NO_DEVICES) -> None:
         kernel.mount("tmpfs", self._root + path, "tmpfs", flags, options)
