@@ -21,7 +21,7 @@ EFFECTS = {
     "frozen": [*SLOW, "stopped", "came back"],
     "parted": [*SLOW, "partings"],
 }  # of each kind of round: whom it has killed, and the facts of what else went wrong
-ENDED = ("cancelled", "timed out", "expired")  # in every round
+ENDED = ("cancelled", "timed out")  # in every round; whether something waits until it expires is the machine's
 LOAD = 100  # tasks accepted, and as many complete, in every round
 
 

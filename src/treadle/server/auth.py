@@ -15,6 +15,7 @@ from treadle.model.errors import Forbidden, Unauthorized
 
 LADDER = (Role.READ, Role.SUBMIT, Role.DEPLOY, Role.ADMIN)
 ADVICE = "Send 'Authorization: Bearer TOKEN'; `treadle up` wrote one to credentials.toml in its data folder."
+REVOKED = "This token was revoked."
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -79,7 +80,7 @@ class Doors:
             return caller
         container = self._reader.container_by_token(digest)
         if container is None or container.status is ContainerStatus.STOPPED:
-            raise Unauthorized("This token is not known here.", ADVICE)
+            raise Unauthorized(REVOKED if digest in self._shut else "This token is not known here.", ADVICE)
         return Caller(container.workspace_id, Role.CONTAINER, container, digest)
 
     def changed(self, digest: str, *, active: bool) -> None:
@@ -100,7 +101,7 @@ class Doors:
     def ended(self, caller: Caller) -> Unauthorized | None:
         """Why one who was let in may not go on: the token was revoked or switched off, or its container is over."""
         if caller.container is None:
-            return Unauthorized("This token was revoked.", ADVICE) if caller.digest in self._shut else None
+            return Unauthorized(REVOKED, ADVICE) if caller.digest in self._shut else None
         now = self._reader.container(caller.container.id)
         if now is None or now.status is ContainerStatus.STOPPED:
             return Unauthorized("The container of this token is over.", ADVICE)
