@@ -122,7 +122,7 @@ class Campaign:
             return
         victim = self.chance.choice(VICTIMS)
         with contextlib.suppress(psutil.NoSuchProcess):  # one ends by itself while we look
-            there = roles(self.place, self.place.processes())
+            there = roles(self.place, [one for one in self.place.processes() if one.status() != psutil.STATUS_ZOMBIE])
             found = [process for process, role in there if role.startswith(victim)]
             if found:
                 self.chance.choice(found).kill()
@@ -178,6 +178,8 @@ class Campaign:
         print(f"requests, but for windows in which the server was killed: {dict(calm)}")
         share = calm["200"] / max(calm.total(), 1)
         failed = [f"only {share:.2%} of the requests were accepted"] if share < TAKEN else []
+        if sum(self.kills.values()) < LOOKED * self.seconds / KILLS / 2:
+            failed.append(f"only {sum(self.kills.values())} processes were killed")
         if len(self.samples) < LOOKED * self.seconds / WINDOW:
             failed.append(f"only {len(self.samples)} windows were looked at")
         return failed

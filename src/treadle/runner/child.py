@@ -18,8 +18,10 @@ from treadle.runner.handler import Handler, load
 from treadle.runner.results import NotJson, arguments, to_json
 from treadle.runner.stamps import Stamps, print_through
 from treadle.runner.tokens import Turnstile
+from treadle.runner.variable import Variable
 from treadle.sdk.context import FunctionContext
 
+TASK_ID = Variable("TASK_ID")
 FILES = 4  # that a child gets from the parent
 DEFAULT = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
@@ -107,7 +109,7 @@ class Child:
     def _attempt(self, handler: Handler, work: Work) -> Finished:
         """Run one task. Whatever user code raises, also SystemExit, is its failure and not the end of the child."""
         self.stamps.ref = work.ref
-        os.environ["TASK_ID"] = work.ref.task_id
+        TASK_ID.set(work.ref.task_id)
         os.environ["TASK_ATTEMPT"] = str(work.ref.attempt)
         try:
             began = time.perf_counter()

@@ -46,7 +46,10 @@ def _run(spec: RunSpec, last_words: Path) -> int:
         from treadle.runner import template  # noqa: PLC0415 -- each process loads its own part alone, both at once
 
         template.run(spec, theirs, their_hatch)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who ends needs no burial
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who ends from now on needs no burial
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
     theirs.close()
     their_hatch.close()
     from treadle.runner import parent  # noqa: PLC0415 -- and so template and children stay small
