@@ -29,7 +29,7 @@ from benchmarks.load import run_load
 from benchmarks.marks import MeasureFailed
 from benchmarks.measures_accept import ONE
 from benchmarks.measures_idle import pss, roles
-from benchmarks.place import Place, Queue
+from benchmarks.place import UNFINISHED, Place, Queue
 from benchmarks.steady import ONE_OF
 from treadle.model.errors import TreadleError
 
@@ -41,7 +41,6 @@ KILLS = 5.0  # seconds from kill to kill, on average
 EARLY = 0.2  # of the time, in which the server itself is killed too; after it, it has to stay as it is
 DAY = 86400
 END_SECONDS = 120  # after the last request, until all is done
-UNFINISHED = {"PENDING", "RUNNING", "RETRY"}
 VICTIMS = ("runner", "template", "child", "zygote")
 # By how much the median of the last fifth may exceed that of the second: as a factor, and as a number.
 FLAT = {
@@ -159,7 +158,7 @@ class Campaign:
     def settle(self) -> list[str]:
         """Wait for the end of all; what is wrong with it."""
         deadline = time.monotonic() + END_SECONDS
-        unfinished: dict[str, Any] = {"limit": 1, "statuses": sorted(UNFINISHED)}
+        unfinished: dict[str, Any] = {"limit": 1, "statuses": UNFINISHED}
         while (left := self.place.client.tasks(**unfinished).data) and time.monotonic() < deadline:
             time.sleep(0.2)
         self._follow()

@@ -22,7 +22,7 @@ from benchmarks.wire import Wire
 from treadle.client import Client
 
 HERE = Path(__file__).parent
-UNFINISHED = "PENDING,RUNNING,RETRY"
+UNFINISHED = ("PENDING", "RUNNING", "RETRY")
 WATCHED = 200  # of the last tasks: more than are accepted or running at once
 TREADLE = [sys.executable, "-m", "treadle"]
 
@@ -151,7 +151,7 @@ class Place:
         """
         deadline = time.monotonic() + seconds
         self.client.task(last_ids[-1], wait=min(60.0, seconds))
-        watched: dict[str, Any] = {"limit": 1, "statuses": UNFINISHED.split(",")}
+        watched: dict[str, Any] = {"limit": 1, "statuses": UNFINISHED}
         while self.client.tasks(task_ids=last_ids[-WATCHED:], **watched).data:
             self._check(deadline, seconds)
         ended = time.perf_counter()

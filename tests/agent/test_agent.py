@@ -136,6 +136,13 @@ class World:
         config = QueueConfig(handler="app:f")
         return ContainerSpec(container_id, "d1", "t", config, image or self.image, source_id, started=False)
 
+    async def running(self) -> ContainerSpec:
+        """A container that was wanted alone, and runs."""
+        spec = self.container()
+        await self.server.send(Wanted([spec]))
+        await until(lambda: self.pid(spec))
+        return spec
+
     def pid(self, spec: ContainerSpec) -> int:
         """Of the runner, once it runs; 0 before and after."""
         return next(iter(processes.members(spec.container_id, -1)), 0)
@@ -179,9 +186,7 @@ async def test_fake_gpus_are_offered(tmp_path: Path) -> None:
 @async_test
 async def test_a_wanted_container_runs_in_its_own_copy_of_the_source_until_it_is_not_wanted(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        spec = w.container()
-        await w.server.send(Wanted([spec]))
-        await until(lambda: w.pid(spec))
+        spec = await w.running()
         folder = tmp_path / "agent" / "containers" / spec.container_id
         assert (folder / "code" / "runner.py").read_text() == SLEEPER
         await w.server.send(Wanted([]))
@@ -227,9 +232,7 @@ async def test_the_last_words_of_a_runner_are_told_also_when_it_is_killed(tmp_pa
 @async_test
 async def test_a_killed_runner_is_told_with_its_signal(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        spec = w.container()
-        await w.server.send(Wanted([spec]))
-        await until(lambda: w.pid(spec))
+        spec = await w.running()
         os.kill(w.pid(spec), signal.SIGKILL)
         assert (await w.server.next(Exited)).reason == "killed by signal 9 (SIGKILL)"
 
@@ -247,9 +250,7 @@ async def test_a_container_whose_image_cannot_be_built_has_failed_with_the_reaso
 @async_test
 async def test_of_many_files_that_cannot_be_copied_the_first_is_told(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        spec = w.container()
-        await w.server.send(Wanted([spec]))
-        await until(lambda: w.pid(spec))
+        spec = await w.running()
         for name in ("one", "two"):
             os.mkfifo(tmp_path / "agent" / "sources" / spec.source_id / name)
         await w.server.send(Wanted([spec, w.container()]))
@@ -308,9 +309,7 @@ async def test_containers_live_on_while_the_server_is_away_and_ends_are_told_aga
 @async_test
 async def test_the_next_agent_adopts_what_runs(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
-        spec = w.container()
-        await w.server.send(Wanted([spec]))
-        await until(lambda: w.pid(spec))
+        spec = await w.running()
         await until((tmp_path / "agent" / "containers" / spec.container_id / "state.json").exists)
         pid = w.pid(spec)
         await w.stop_agent()
@@ -327,9 +326,7 @@ async def test_the_next_agent_adopts_what_runs(tmp_path: Path) -> None:
 @async_test
 async def test_an_agent_that_is_to_kill_leaves_nothing_and_tells_it(tmp_path: Path) -> None:
     async with world(tmp_path, kill_on_stop=True) as w:
-        spec = w.container()
-        await w.server.send(Wanted([spec]))
-        await until(lambda: w.pid(spec))
+        spec = await w.running()
         await w.stop_agent()
         assert not w.pid(spec)
         assert (await w.server.next(Exited)).container_id == spec.container_id

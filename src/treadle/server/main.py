@@ -244,8 +244,10 @@ async def _ticking(bridge: Bridge, house: House, settings: Settings) -> AsyncIte
     async def sweep() -> None:
         await loops.sweep_outputs(house.reader, house.blob, time.time())
 
-    ticks = [(loops.PRUNE_SECONDS, prune), (loops.SWEEP_SECONDS, sweep), (0.0, wake), (loops.SECOND, look)]
-    ticks += [(0.0, deliver)]
+    ticks = [
+        (loops.PRUNE_SECONDS, prune), (loops.SWEEP_SECONDS, sweep),
+        (0.0, wake), (loops.SECOND, look), (0.0, deliver),
+    ]  # fmt: skip
     running = [asyncio.create_task(loops.each(seconds, tick)) for seconds, tick in ticks]
     try:
         yield
