@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
 import pytest
 
 from treadle.engine.catalog import Deploy, NewDeployment, NewSource, open_workspace
@@ -16,7 +19,13 @@ CONFIG = QueueConfig(handler="app:f")
 
 
 def deploy(
-    desk: Desk, new_id: str, name: str, *, config: QueueConfig = CONFIG, source_id: str = SOURCE, image_id: str = IMAGE.id
+    desk: Desk,
+    new_id: str,
+    name: str,
+    *,
+    config: QueueConfig = CONFIG,
+    source_id: str = SOURCE,
+    image_id: str = IMAGE.id,
 ) -> NewDeployment:
     verb = Deploy(new_id, desk.workspace.id, name, config, source_id, image_id)
     made: NewDeployment = desk.ask(desk.engine.catalog.deploy, verb)
@@ -106,6 +115,22 @@ def test_a_deployment_that_was_rolled_back_is_not_remembered(desk: Desk) -> None
     with pytest.raises(NotFound):
         desk.engine.catalog.deployment("d1")
     assert deploy(desk, "d2", "a").deployment.version == 1
+
+
+def test_what_was_read_in_a_transaction_that_was_rolled_back_is_not_remembered(desk: Desk) -> None:
+    """It may have been written there too."""
+    catalog = desk.engine.catalog
+    image = msgspec.structs.replace(IMAGE, id="image-2", spec_digest="other")
+
+    def look(_now: float, requests: Sequence[None]) -> list[tuple[str, str]]:
+        return [(catalog.deployment("d1").id, catalog.image("image-2").id) for _ in requests]
+
+    desk.store.broken = 1
+    verb = Deploy("d1", desk.workspace.id, "a", CONFIG, SOURCE, IMAGE.id)
+    desk.run((catalog.deploy, verb), (catalog.put_image, image), (look, None))
+    for forgotten, row_id in ((catalog.deployment, "d1"), (catalog.image, "image-2")):
+        with pytest.raises(NotFound):
+            forgotten(row_id)
 
 
 def test_a_workspace_is_made_once(desk: Desk) -> None:

@@ -169,6 +169,19 @@ def test_a_silent_container_is_killed_before_its_tasks_run_elsewhere(desk: Desk)
     assert task.failure is not None and task.failure.reason == "lost: no heartbeat for 15 seconds"
 
 
+def test_a_kill_that_was_not_written_is_asked_for_again(desk: Desk) -> None:
+    """After a full disk too its agent kills it before its tasks run elsewhere."""
+    deployment = desk.deploy(retry_delay=0.0)
+    container, _ = desk.started(deployment)
+    task_id = desk.submit(deployment)
+    beat_and_sweep(desk, 15)
+    desk.store.broken = 1
+    beat_and_sweep(desk, 1)
+    assert desk.status(container) is C.RUNNING
+    beat_and_sweep(desk, 1)
+    assert (desk.status(container), desk.task(task_id).status, wanted(desk)) == (C.STOPPING, S.RUNNING, [])
+
+
 def test_a_silent_container_of_a_silent_agent_is_lost(desk: Desk) -> None:
     """Nobody could kill it: fencing alone keeps it from reporting."""
     deployment = desk.deploy(retry_delay=0.0)

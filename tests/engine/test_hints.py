@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treadle.engine.hints import Hints
+from treadle.engine.hints import Hints, Journal
 
 CONTAINERS = {"a": "d1", "b": "d1", "c": "d2"}
 NAMES = st.sampled_from(sorted(CONTAINERS))
@@ -133,3 +133,20 @@ def test_idle_since_is_when_a_child_last_became_free(free: int) -> None:
     assert slots.idle_since["a"] == 9.0
     slots.detach("a")
     assert "a" not in slots.idle_since
+
+
+KEYS = st.sampled_from("abc")
+WRITES = st.lists(st.tuples(KEYS, st.none() | st.integers(0, 9)))
+
+
+@given(st.dictionaries(KEYS, st.integers(0, 9)), WRITES)
+def test_a_table_is_as_it_was(before: dict[str, int], writes: list[tuple[str, int | None]]) -> None:
+    """Whatever was put into it and dropped from it, once or often, before the rollback."""
+    table, journal = dict(before), Journal()
+    for key, value in writes:
+        if value is None:
+            journal.drop(table, key)
+        else:
+            journal.put(table, key, value)
+    journal.back_to(0)
+    assert table == before

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from treadle.engine.catalog import Deploy
 from treadle.engine.fleet import Gone
+from treadle.engine.switch import Which
 from treadle.model.container import ContainerStatus
 from treadle.model.deployment import Autoscaler, Deployment
 
-from .making import Desk
+from .making import IMAGE, SOURCE, Desk
 
 C = ContainerStatus
 
@@ -123,6 +126,19 @@ def test_a_version_that_is_told_late_does_not_stand(desk: Desk) -> None:
     desk.agent()
     scale(desk)
     assert [running(desk, d) for d in (old, new)] == [0, 1]
+
+
+def test_a_version_that_was_not_written_does_not_stand(desk: Desk) -> None:
+    """Even if the one before it was started in the same transaction, and the newest of its name looked up there."""
+    desk.agent()
+    least = Autoscaler(max_containers=3, min_containers=1)
+    old = desk.deploy(autoscaler=least)
+    config = msgspec.structs.replace(old.config, retries=7)
+    deploy = Deploy("new", desk.workspace.id, old.name, config, SOURCE, IMAGE.id)
+    desk.store.broken = 1
+    desk.run((desk.engine.catalog.deploy, deploy), (desk.engine.switch.start, Which(desk.workspace.id, old.id)))
+    scale(desk)
+    assert [container.deployment_id for container in desk.engine.roster.live.values()] == [old.id]
 
 
 def test_memory_is_given_out_once(desk: Desk) -> None:

@@ -10,12 +10,13 @@ import pytest
 
 from treadle.engine.catalog import Deploy
 from treadle.engine.effects import ToAgent
+from treadle.engine.fleet import Connected
 from treadle.engine.secrets import DropSecret, KeepSecret
 from treadle.model.deployment import Deployment, QueueConfig
 from treadle.model.errors import Conflict, Forbidden, NotFound, TreadleError
 from treadle.model.secret import Secret
 from treadle.model.volume import VolumeMount
-from treadle.model.wire import ContainerSpec, Wanted
+from treadle.model.wire import ContainerSpec, Hello, Wanted
 
 from .making import IMAGE, NOW, SOURCE, Desk
 
@@ -180,6 +181,18 @@ def test_a_container_is_told_its_secrets_until_it_has_called(desk: Desk) -> None
     (again,) = [e.message.containers[0] for e in desk.sent if isinstance(e, ToAgent)]
     assert (again.container_id, again.token, again.secrets) == (spec.container_id, "", {})
     assert desk.engine.roster.secrets == {}
+
+
+def test_a_first_call_that_was_not_written_leaves_a_container_what_it_needs(desk: Desk) -> None:
+    """It starts with its token and its secrets when its agent is told again."""
+    create(desk)
+    desk.agent()
+    (spec,) = started(desk, desk.deploy(secrets=("KEY",)))
+    desk.store.broken = 1
+    desk.run((desk.engine.fleet.connect, Connected(Hello(spec.container_id, [], 1), 1)))
+    desk.ask(desk.engine.fleet.agent_connected, desk.engine.roster.agents["a1"])
+    (again,) = [e.message.containers[0] for e in desk.sent if isinstance(e, ToAgent)]
+    assert (again.token, again.secrets) == (spec.token, {"KEY": VALUE})
 
 
 def test_a_changed_secret_is_for_containers_started_afterwards(desk: Desk) -> None:

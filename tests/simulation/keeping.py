@@ -80,7 +80,10 @@ class Keeping(Mishaps):
 
     def _record(self, now: float, requests: Sequence[tuple[Delivery, Outcome]]) -> list[Delivery]:
         record, chance = self.engine.webhooks.record, self.random.random()
-        return [record(delivery, outcome, now, chance) for delivery, outcome in requests]
+        answers = [record(delivery, outcome, now, chance) for delivery, outcome in requests]
+        for delivery in answers:
+            self.ledger.settles(delivery)
+        return answers
 
     def _recorded(self, answer: Any) -> None:
         if isinstance(answer, Delivery):

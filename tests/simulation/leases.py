@@ -42,6 +42,8 @@ class Leases:
         for container in self._live.values():
             old = before.get(container.id)
             if container.id in engine.roster.condemned and container.id not in self._condemned:
+                written = container.status is ContainerStatus.STOPPING and container.lease_until > now
+                assert written, f"to be killed, and it was not written: {container}"
                 self._given_up(container, lived)
             elif old is None or old.lease_until != container.lease_until:
                 self._renewed[container.id] = lived

@@ -12,7 +12,7 @@ from treadle.engine.assemble import Engine
 from treadle.engine.effects import Effect, TaskEnded, ToRunner
 from treadle.model.container import ContainerStatus
 from treadle.model.deployment import QueueConfig
-from treadle.model.task import FINAL, WAITING, DeliveryStatus, TaskStatus
+from treadle.model.task import FINAL, WAITING, Delivery, DeliveryStatus, TaskStatus
 from treadle.model.wire import AttemptRef, Stop, Work
 from treadle.store.invariants import Breach, breaches
 
@@ -42,6 +42,7 @@ class Ledger:
         self._forgotten: set[str] = set()
         self._offered: list[frozenset[str]] = []  # batches of which nothing is there yet
         self._refused: set[str] = set()
+        self._settling: set[str] = set()  # tasks whose webhook comes to its end in the batch that runs
         self.leases = Leases()
         self._began: dict[AttemptRef, None] = {}  # in order
         self._ended: set[AttemptRef] = set()  # in the runner; the server need not know yet
@@ -71,6 +72,14 @@ class Ledger:
     def ended(self, ref: AttemptRef) -> None:
         """User code has come to an end and its child can take the next task, or is replaced."""
         self._ended.add(ref)
+
+    def begin_batch(self) -> None:
+        self._settling.clear()
+
+    def settles(self, delivery: Delivery) -> None:
+        """The batch that runs writes down how a webhook was answered."""
+        if delivery.status is not DeliveryStatus.PENDING:
+            self._settling.add(delivery.task_id)
 
     def check(self, engine: Engine, now: float, lived: float, effects: Sequence[Effect]) -> None:
         """Everything that must hold after a commit. `lived`: seconds that have passed, whatever the clock says."""
@@ -121,7 +130,8 @@ class Ledger:
     def _forget(self, row: Row) -> None:
         """A task is gone: it had ended long enough ago, and its webhook had come to an end too."""
         over = row.ended_at is not None and row.ended_at < self._latest - KEEP_SECONDS
-        assert over and row.delivery_status != DeliveryStatus.PENDING, f"forgotten too early: {row}"
+        told = row.delivery_status != DeliveryStatus.PENDING or row.id in self._settling
+        assert over and told, f"forgotten too early: {row}"
         self._forgotten.add(row.id)
         self.accepted.pop(row.id, None)
 

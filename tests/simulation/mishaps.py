@@ -143,11 +143,11 @@ class Mishaps(Users):
     def tick(self) -> None:
         """What the server does each second."""
         if self.engine.queue.due(self.now):
-            self.ask(self.engine.queue.wake)
-        self.ask(self.engine.queue.reap)
-        self.ask(self.engine.fleet.sweep)
-        self.ask(self.engine.queue.recall)
-        self.ask(self.engine.switch.clear)
+            self.do(self.engine.queue.wake)
+        self.do(self.engine.queue.reap)
+        self.do(self.engine.fleet.sweep)
+        self.do(self.engine.queue.recall)
+        self.do(self.engine.switch.clear)
         self._scale()
 
     def hush(self) -> None:
@@ -155,8 +155,8 @@ class Mishaps(Users):
         for _ in range(6):
             self.now += 4.0
             self.lived += 4.0
-            self.ask(self.engine.fleet.sweep)
-            self.ask(self.engine.queue.recall)
+            self.do(self.engine.fleet.sweep)
+            self.do(self.engine.queue.recall)
             self.run_batch()
 
     # mishaps
@@ -190,13 +190,14 @@ class Mishaps(Users):
         runner.end()
 
     def freeze(self) -> None:
-        """A runner is stopped for longer than a lease while everybody else goes on, and wakes up if it still lives."""
+        """A runner is stopped for longer than a lease while everybody else goes on, with a full disk now and then."""
         busy = [runner for runner in self.runners() if runner.running and not runner.stopping]
         if busy:
             runner = self.random.choice([one for one in busy if self._has_stand_in(one)] or busy)
             (deployment,) = [one for one in self.deployments if one.id == runner.deployment_id]
             runner.frozen = True
             for _ in range(self.random.randint(17, 25)):
+                self.store.broken = int(self.random.random() < 0.1)
                 if self.random.random() < 0.3 and not self._draining:
                     self._submit(deployment)  # so that there is another container for what runs here
                 self._second()

@@ -92,6 +92,10 @@ MUTANTS = (
            "                answers.append(refusal)\n                rows += self._accept(batch[0].deployment, batch[:fitting], now)\n            else:\n"),
     Mutant("a silent container's tasks run elsewhere before it is killed", "engine/fleet.py",
            "        if silent or condemned or not reachable:\n", "        if True:\n"),
+    Mutant("a kill that was not written counts", "engine/roster.py",
+           "self._journal.put(self.condemned, container_id, None)", "self.condemned[container_id] = None"),
+    Mutant("a version that was not written stands", "engine/scaler.py",
+           "self._hints.journal.note(lambda: self._watch_again(standing, kept))", "pass"),
     Mutant("no extra lease after a pause", "engine/fleet.py", "PAUSE = 5.0", "PAUSE = 1e18"),
     Mutant("a cancelled task goes on in its child", "engine/queue.py", "ToRunner(attempt.container_id, Cancel(ref))", "ToRunner('', Cancel(ref))"),
 )  # fmt: skip

@@ -65,6 +65,15 @@ class Server:
     def ask(self, verb: Callable[..., Any], request: Any = None, ticket: Callable[[Any], None] | None = None) -> None:
         self.pending.append(Call(verb, request, ticket))
 
+    def do(self, verb: Callable[..., Any]) -> None:
+        """What the server does by itself: it fails with a full disk, and never otherwise."""
+
+        def settle(answer: Any) -> None:
+            works = not isinstance(answer, Exception) or isinstance(answer, OSError)
+            assert works, f"the server comes to grief by itself: {answer!r}"
+
+        self.ask(verb, None, settle)
+
     def _committed(self, batch: Sequence[AnyCall], effects: Sequence[Effect]) -> None:
         self.outgoing.append((batch, effects))
         self.ledger.check(self.engine, self.now, self.lived, effects)
@@ -74,6 +83,7 @@ class Server:
         if self.pending:
             size = len(self.pending) if self._kind else self.random.randint(1, len(self.pending))
             batch, self.pending = self.pending[:size], self.pending[size:]
+            self.ledger.begin_batch()
             self.engine.writer.run(batch)
 
     def carry_out(self) -> None:
@@ -106,7 +116,7 @@ class Server:
     def _scale(self) -> None:
         if not self._scaling:
             self._scaling = True
-            self.ask(self._scale_once)
+            self.do(self._scale_once)
 
     def _scale_once(self, now: float, requests: Sequence[None]) -> Sequence[None]:
         self._scaling = False

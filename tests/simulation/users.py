@@ -107,6 +107,14 @@ class Users(Server):
     def redeploy(self) -> None:
         self._deploy(self.random.choice(self.deployments).name)
 
+    def redeploy_in_vain(self) -> None:
+        """A new version meets a full disk, in one batch with the start of one that was there."""
+        deployment = self.random.choice(self.deployments)
+        self._deploy(deployment.name)
+        self.ask(self.engine.switch.start, Which(self.workspace.id, deployment.id), self._switched)
+        self.store.broken = 1
+        self.run_batch()
+
     def switch(self) -> None:
         """A deployment is stopped, started or deleted, perhaps for the second time."""
         verb = self.random.choice([self.engine.switch.stop, self.engine.switch.start, self.engine.switch.delete])

@@ -76,17 +76,21 @@ class Catalog:
         self._images: dict[str, Image] = {}
 
     def deployment(self, deployment_id: str) -> Deployment:
-        found = self._deployments.get(deployment_id) or self._store.deployment(deployment_id)
+        found = self._deployments.get(deployment_id)
         if found is None:
-            raise NotFound(f"Deployment {deployment_id} does not exist.")
-        self._deployments[deployment_id] = found
+            found = self._store.deployment(deployment_id)
+            if found is None:
+                raise NotFound(f"Deployment {deployment_id} does not exist.")
+            self._remember(found)
         return found
 
     def image(self, image_id: str) -> Image:
-        found = self._images.get(image_id) or self._store.image_by_id(image_id)
+        found = self._images.get(image_id)
         if found is None:
-            raise NotFound(f"Image {image_id} does not exist.")
-        self._images[image_id] = found
+            found = self._store.image_by_id(image_id)
+            if found is None:
+                raise NotFound(f"Image {image_id} does not exist.")
+            self._journal.put(self._images, image_id, found)
         return found
 
     def deploy(self, now: float, requests: Sequence[Deploy]) -> list[NewDeployment | TreadleError]:
@@ -138,11 +142,8 @@ class Catalog:
         self._remember(deployment)
 
     def _remember(self, deployment: Deployment) -> None:
-        self._deployments[deployment.id] = deployment
-        self._journal.note(lambda: self._forget(deployment.id))
-
-    def _forget(self, deployment_id: str) -> None:
-        self._deployments.pop(deployment_id, None)
+        """Until a rollback: what was read may have been written in the same transaction."""
+        self._journal.put(self._deployments, deployment.id, deployment)
 
     def put_image(self, now: float, requests: Sequence[Image]) -> list[None]:
         """Remember how a spec was resolved, so that it stays the same image."""

@@ -241,12 +241,10 @@ class Fleet:
 
     def _end(self, container: Container, gone: Gone, now: float) -> None:
         self._hints.slots.detach(container.id)
-        self._roster.tokens.pop(container.id, None)
         self._roster.save(msgspec.structs.replace(container, status=S.STOPPED, ended_at=now, reason=gone.reason))
         if gone.failed:
             self._troubles.start_failed(container.deployment_id, gone.reason, now, gone.tail)
-        self._loaded.pop(container.id, None)
-        self._roster.condemned.discard(container.id)
+        self._hints.journal.drop(self._loaded, container.id)
         failure = exits.of_interruption if _time_is_up(container, now) else exits.of_loss
         self._queue.lose(now, container.id, failure(gone.reason))
         self._outbox.add(ToRunner(container.id, Stop(0.0, gone.reason)))  # if it still lives: nothing it does counts
@@ -301,7 +299,7 @@ class Fleet:
 
         It is lost when its agent says that it is gone, or has not said so in time.
         """
-        self._roster.condemned.add(container.id)
+        self._roster.condemn(container.id)
         self._hints.slots.detach(container.id)
         until = now + KILL_SECONDS
         self._roster.save(msgspec.structs.replace(container, status=S.STOPPING, reason=reason, lease_until=until))

@@ -7,10 +7,13 @@ changes it; each change leaves its inverse in a journal, so that a transaction t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from treadle.model.task import Task
 
-Undo = Callable[[], None]
+K = TypeVar("K")
+V = TypeVar("V")
+Undo = Callable[[], object]
 
 
 class Counts:
@@ -239,6 +242,24 @@ class Journal:
 
     def note(self, undo: Undo) -> None:
         self._undo.append(undo)
+
+    def put(self, table: dict[K, V], key: K, value: V) -> None:
+        """Set `table[key]` until a rollback."""
+        self._put_back_later(table, key)
+        table[key] = value
+
+    def drop(self, table: dict[K, V], key: K) -> None:
+        """Take a key out of a table, if it is there, until a rollback."""
+        if key in table:
+            self._put_back_later(table, key)
+            del table[key]
+
+    def _put_back_later(self, table: dict[K, V], key: K) -> None:
+        if key in table:
+            before = table[key]
+            self.note(lambda: table.update({key: before}))
+        else:
+            self.note(lambda: table.pop(key, None))
 
     def mark(self) -> int:
         return len(self._undo)

@@ -40,36 +40,33 @@ class Roster:
         self.agents: dict[str, AgentHello] = {}
         self.tokens: dict[str, str] = {}  # of containers that were not started yet
         self.secrets: dict[str, dict[str, str]] = {}  # of the same
-        self.condemned: set[str] = set()  # silent containers that their agents are to kill
+        self.condemned: dict[str, None] = {}  # silent containers that their agents are to kill
 
     def insert(self, container: Container, token: str, secrets: dict[str, str]) -> None:
         """A new container, the token its runner will show, and the secrets it is started with."""
         self._store.insert_container(container)
-        self.live[container.id] = container
-        self.tokens[container.id], self.secrets[container.id] = token, secrets
-        self._journal.note(lambda: self._put_back(container.id, None))
+        self._journal.put(self.live, container.id, container)
+        self._journal.put(self.tokens, container.id, token)
+        self._journal.put(self.secrets, container.id, secrets)
 
     def save(self, container: Container) -> None:
         """The new row of a container."""
         self._store.update_container(container)
-        before = self.live.get(container.id)
         if container.status is ContainerStatus.STOPPED:
-            self.live.pop(container.id, None)
+            self._journal.drop(self.live, container.id)
+            self._journal.drop(self.condemned, container.id)
             self.forget_start(container.id)
         else:
-            self.live[container.id] = container
-        self._journal.note(lambda: self._put_back(container.id, before))
+            self._journal.put(self.live, container.id, container)
+
+    def condemn(self, container_id: str) -> None:
+        """Have its agent kill it: it is in no list of what shall run any more."""
+        self._journal.put(self.condemned, container_id, None)
 
     def forget_start(self, container_id: str) -> None:
         """It has started, or never will: what it was to be started with is not needed again."""
-        self.tokens.pop(container_id, None)
-        self.secrets.pop(container_id, None)
-
-    def _put_back(self, container_id: str, before: Container | None) -> None:
-        if before is None:
-            self.live.pop(container_id, None)
-        else:
-            self.live[container_id] = before
+        self._journal.drop(self.tokens, container_id)
+        self._journal.drop(self.secrets, container_id)
 
     def is_served(self, deployment_id: str) -> bool:
         return self._deployment(deployment_id).served

@@ -102,6 +102,8 @@ class Scaler:
 
     def watch(self, _now: float, requests: Sequence[Deployment]) -> list[None]:
         """These were made, switched or reloaded. Of each name the newest version keeps its `min_containers`."""
+        standing, kept = dict(self._standing), set(self._kept)
+        self._hints.journal.note(lambda: self._watch_again(standing, kept))
         for deployment in requests:
             if deployment.kind is DeploymentKind.DEPLOYMENT:
                 self._stand(deployment.workspace_id, deployment.name)
@@ -111,6 +113,10 @@ class Scaler:
                 self._kept.discard(deployment.id)
             self._outbox.add(ScaleDue())
         return [None] * len(requests)
+
+    def _watch_again(self, standing: dict[tuple[int, str], Deployment], kept: set[str]) -> None:
+        """After a rollback: what was watched now may never have been written."""
+        self._standing, self._kept = standing, kept
 
     def _stand(self, workspace_id: int, name: str) -> None:
         newest = self._store.deployment_version(workspace_id, name, None)
