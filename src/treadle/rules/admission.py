@@ -12,10 +12,10 @@ import msgspec
 from treadle.model.deployment import check_url
 from treadle.model.errors import InvalidInput, QueueFull
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 INTEGER = re.compile(r"[+-]?\d+")
 MAX_DIGITS = 4300  # of an integer: what Python reads (sys.int_info.default_max_str_digits)
-LONG_INTEGER = re.compile(rb"\d{%d}" % (MAX_DIGITS + 1))
+LONG_INTEGER = re.compile(rb"(?<!\d)\d{%d}" % (MAX_DIGITS + 1))
 EMPTY = b'{"args":[],"kwargs":{}}'
 TOKEN_PARAMETER = "auth_token"  # noqa: S105 - a query parameter's name: a credential, never an argument
 

@@ -11,7 +11,7 @@ from treadle.model.deployment import ImageSpec, bad, check_env, check_image
 from treadle.sdk import env as environment
 
 Packages = Sequence[str] | str | Path
-_COPIES = re.compile(r"^\s*(?:COPY|ADD)\s", re.IGNORECASE | re.MULTILINE)
+_COPIES = re.compile(r"^[^\S\n]*(?:COPY|ADD)\s", re.IGNORECASE | re.MULTILINE)
 
 
 class Image:
