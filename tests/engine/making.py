@@ -17,6 +17,7 @@ from treadle.engine.effects import Effect, ToRunner
 from treadle.engine.fleet import Connected, Disconnected, Freed
 from treadle.engine.queue import CancelTasks, Report, Submit
 from treadle.engine.writer import AnyCall, Call
+from treadle.engine.writer import Report as Reported
 from treadle.model.container import Container, ContainerStatus, Workspace
 from treadle.model.deployment import Autoscaler, Deployment, Image, ImageSpec, QueueConfig, spec_digest
 from treadle.model.task import Task, TaskFilter
@@ -92,8 +93,8 @@ class Desk:
         self.workspace = furnish(self.store)
         self.open()
 
-    def open(self) -> None:
-        """Start an engine over what the store holds."""
+    def open(self, report: Reported | None = None) -> None:
+        """Start an engine over what the store holds; its commits go to the desk, or to whom is named."""
         chance = Chance(
             clock=lambda: self.now,
             jitter=lambda: self.chance,
@@ -101,7 +102,7 @@ class Desk:
             suffix=lambda: f"{next(self._numbers):08x}",
             random=lambda size: hashlib.shake_128(b"%d" % next(self._numbers)).digest(size),
         )
-        self.engine: Engine = assemble(self.store, self.path.parent, self.workspace, chance, self._report)
+        self.engine: Engine = assemble(self.store, self.path.parent, self.workspace, chance, report or self._report)
 
     def crash(self) -> None:
         """The server dies and starts again."""

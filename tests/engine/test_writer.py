@@ -206,6 +206,18 @@ def test_a_batch_is_not_run_beside_the_thread(desk: Desk, verbs: Verbs) -> None:
     assert verbs.groups == []
 
 
+def test_a_batch_is_not_run_before_an_earlier_one_is_settled(desk: Desk, verbs: Verbs) -> None:
+    """That the thread has ended its work is not enough: what it reported has to be dealt with first."""
+    reported: list[AnyCall] = []
+    writer = started(desk, lambda batch, effects: reported.extend(batch))
+    writer.ask([Call(verbs.insert, "a"), Call(verbs.insert, "b")])
+    writer.stop()
+    assert [call.answer for call in reported] == ["a at 0", "b at 0"]
+    assert not writer.run_here([Call(verbs.insert, "c")])
+    writer.settled(reported)
+    assert writer.run_here([Call(verbs.insert, "c")])
+
+
 def test_after_a_slow_commit_batches_go_to_the_thread(desk: Desk, verbs: Verbs) -> None:
     """A slow disk must not hold up whoever asks; a quick commit ends that."""
     commit_takes = QUICK * 2
@@ -218,13 +230,13 @@ def test_after_a_slow_commit_batches_go_to_the_thread(desk: Desk, verbs: Verbs) 
             desk.now += commit_takes
 
     desk.store.transaction = timed  # type: ignore[method-assign]
-    finished = Event()
-    writer = started(desk, lambda batch, effects: finished.set())
+    reported: list[AnyCall] = []
+    writer = started(desk, lambda batch, effects: reported.extend(batch))
     assert writer.run_here([Call(verbs.insert, "a")])
     assert not writer.run_here([Call(verbs.insert, "b")])
     commit_takes = 0.0
-    finished.clear()
+    reported.clear()
     writer.ask([Call(verbs.insert, "b")])
-    assert finished.wait(10)
     writer.stop()
+    writer.settled(reported)
     assert writer.run_here([Call(verbs.insert, "c")])

@@ -62,8 +62,7 @@ class Writer:
         self._first = first
         self._waiting: SimpleQueue[Sequence[AnyCall] | None] = SimpleQueue()
         self._commit_took = 0.0
-        self._asked = 0  # pieces queued, counted by who asks …
-        self._done = 0  # … and pieces run, counted by the thread
+        self._unsettled = 0  # calls given to the thread, until whoever asked has dealt with its report
         self._thread = Thread(target=self._loop, name="writer", daemon=True)
 
     def start(self) -> None:
@@ -71,16 +70,21 @@ class Writer:
 
     def ask(self, calls: Sequence[AnyCall]) -> None:
         """Queue verbs for the thread; always asked by the same other thread. Answers come through `report`."""
-        self._asked += 1
+        self._unsettled += len(calls)
         self._waiting.put(calls)
 
-    def run_here(self, calls: Sequence[AnyCall]) -> bool:
-        """Run verbs at once, on the thread that asks; False if the writer is at work, or the disk is slow.
+    def settled(self, batch: Sequence[AnyCall]) -> None:
+        """What the thread has reported is carried out and answered; told by the thread that asks."""
+        self._unsettled -= len(batch)
 
+    def run_here(self, calls: Sequence[AnyCall]) -> bool:
+        """Run verbs at once, on the thread that asks; False if earlier ones are not `settled`, or the disk is slow.
+
+        That the thread has run them is not enough: their effects would be carried out after those of this batch.
         Where a commit is quick, the way to the thread and back takes longer, and two threads that take turns at the
         interpreter slow each other down. Where it is slow, whoever asks had better go on meanwhile.
         """
-        if self._asked != self._done or self._commit_took > QUICK:
+        if self._unsettled or self._commit_took > QUICK:
             return False
         self.run(calls)
         return True
@@ -95,24 +99,22 @@ class Writer:
             calls = self._waiting.get()
             if calls is None:
                 return
-            pieces, batch, last = self._with_others(calls)
+            batch, last = self._with_others(calls)
             self.run(batch)
-            self._done += pieces
             if last:
                 return
 
-    def _with_others(self, first: Sequence[AnyCall]) -> tuple[int, list[AnyCall], bool]:
-        pieces, batch = 1, list(first)
+    def _with_others(self, first: Sequence[AnyCall]) -> tuple[list[AnyCall], bool]:
+        batch = list(first)
         try:
             while len(batch) < MAX_BATCH:
                 calls = self._waiting.get_nowait()
                 if calls is None:
-                    return pieces, batch, True
+                    return batch, True
                 batch.extend(calls)
-                pieces += 1
         except Empty:
             pass
-        return pieces, batch, False
+        return batch, False
 
     def run(self, batch: Sequence[AnyCall]) -> None:
         """One transaction for these calls; those of one verb run together, in order."""

@@ -115,14 +115,25 @@ class Bridge:
         if get_ident() == self._thread:
             self._settle(batch, effects)
         else:
-            self._loop.call_soon_threadsafe(self._settle, batch, effects)
+            self._loop.call_soon_threadsafe(self._settle_of_thread, batch, effects)
+
+    def _settle_of_thread(self, batch: Sequence[AnyCall], effects: Sequence[Effect]) -> None:
+        self._settle(batch, effects)
+        self.engine.writer.settled(batch)
 
     def _settle(self, batch: Sequence[AnyCall], effects: Sequence[Effect]) -> None:
+        """Never raises: what goes wrong for one must not leave the others of the batch without an answer."""
         for effect in effects:
-            self._carry_out(effect)
+            try:
+                self._carry_out(effect)
+            except Exception:
+                log.exception("what a commit asks for was not done", effect=type(effect).__name__)
         for call in batch:
             if call.ticket is not None:
-                call.ticket(call.answer)
+                try:
+                    call.ticket(call.answer)
+                except Exception:
+                    log.exception("an answer was not taken", verb=getattr(call.verb, "__name__", repr(call.verb)))
         due = self.engine.queue.next_due()
         if due != self._due:
             self._due = due
