@@ -11,10 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import apsw
+
 from treadle.engine.assemble import Chance, Engine, assemble
 from treadle.engine.catalog import Deploy, NewDeployment, open_workspace
-from treadle.engine.effects import Effect, ToRunner
-from treadle.engine.fleet import Connected, Disconnected, Freed
+from treadle.engine.effects import Effect, ToAgent, ToRunner
+from treadle.engine.fleet import Connected, Disconnected, Freed, Gone
 from treadle.engine.queue import CancelTasks, Report, Submit
 from treadle.engine.writer import AnyCall, Call
 from treadle.engine.writer import Report as Reported
@@ -25,6 +27,7 @@ from treadle.model.wire import (
     AgentHello,
     AttemptRef,
     Cancel,
+    ContainerSpec,
     Finished,
     Gpu,
     Hello,
@@ -32,11 +35,13 @@ from treadle.model.wire import (
     Ready,
     Settled,
     Stop,
+    Wanted,
     Work,
 )
 from treadle.store.sqlite import SqliteStore
 
 NOW = 1_770_000_000.0
+WRITES = ("INSERT", "UPDATE", "DELETE")
 SOURCE = "0" * 64
 IMAGE = Image("image-1", spec_digest(ImageSpec()), ImageSpec(), "3.11.7", "")
 WORKSPACE = Workspace(id=0, external_id="w", name="default", signing_key="sk_a", url_key="sk_b", created_at=NOW)
@@ -44,9 +49,14 @@ ONE_FOR_ALL = Autoscaler(max_containers=1, tasks_per_container=1)
 
 
 class BreakableStore(SqliteStore):
-    """A real store whose next commits fail when `broken` says how many."""
+    """A real store whose disk is full for the next `broken` transactions that write something.
+
+    As a full disk makes it do, SQLite rolls such a transaction back as a whole: at its commit, or, where `full_at` says
+    so, at that one of its writes. Those that write nothing need no room.
+    """
 
     broken = 0
+    full_at = 0  # 0: the commit
 
     @classmethod
     def fresh(cls, path: Path) -> BreakableStore:
@@ -57,10 +67,25 @@ class BreakableStore(SqliteStore):
     @contextmanager
     def transaction(self) -> Any:
         with super().transaction():
-            yield
-            if self.broken:
-                self.broken -= 1
-                raise OSError("no space left on device")
+            before, writes = self._connection.total_changes(), count(1)
+
+            def trace(_cursor: apsw.Cursor, statement: str, _bound: Any) -> bool:
+                if statement.startswith(WRITES) and next(writes) == self.full_at:
+                    self._run_full()
+                return True
+
+            self._connection.exec_trace = trace if self.broken and self.full_at else None
+            try:
+                yield
+            finally:
+                self._connection.exec_trace = None
+            if self.broken and self._connection.total_changes() != before:
+                self._run_full()
+
+    def _run_full(self) -> None:
+        self.broken -= 1
+        self._connection.execute("ROLLBACK")
+        raise apsw.FullError("database or disk is full")
 
 
 @cache
@@ -184,6 +209,15 @@ class Desk:
     def ready(self, container_id: str, link: int, free: int = 1) -> None:
         self.ask(self.engine.fleet.freed, Freed(container_id, Ready(free), link))
 
+    def gone(self, container_id: str, reason: str = "ended", *, failed: bool = False) -> None:
+        self.ask(self.engine.fleet.gone, Gone(container_id, reason, failed))
+
+    def beat_and_sweep(self, seconds: int, *beating: str) -> None:
+        """Each second a sweep; heartbeats of these containers."""
+        for _ in range(seconds):
+            self.now += 1
+            self.run(*((self.engine.fleet.beat, name) for name in beating), (self.engine.fleet.sweep, None))
+
     def started(self, deployment: Deployment, free: int = 1) -> tuple[str, int]:
         """A connected container of a deployment that needs none yet, and its link."""
         task_id = self.submit(deployment)
@@ -247,6 +281,13 @@ class Desk:
             for e in self.sent
             if isinstance(e, ToRunner) and isinstance(e.message, kind) and container_id in ("", e.container_id)
         ]
+
+    def wanted(self, agent_id: str = "a1") -> list[ContainerSpec] | None:
+        """What the last batch told an agent to run; None when it was told nothing."""
+        told = [e.message for e in self.sent if isinstance(e, ToAgent) and e.agent_id == agent_id]
+        wanted = [message for message in told if isinstance(message, Wanted)]
+        assert wanted == told
+        return wanted[-1].containers if wanted else None
 
     def work(self, container_id: str = "") -> list[tuple[str, int]]:
         """(task, attempt) of the work that the last batch sent."""

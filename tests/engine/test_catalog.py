@@ -11,7 +11,7 @@ from treadle.engine.catalog import Deploy, NewDeployment, NewSource, open_worksp
 from treadle.engine.tokens import add_token, token_hash
 from treadle.model.container import Role, Token
 from treadle.model.deployment import DeploymentKind, Image, ImageSpec, QueueConfig, spec_digest
-from treadle.model.errors import InvalidInput, NotFound
+from treadle.model.errors import InvalidInput, NoSpace, NotFound
 
 from .making import IMAGE, NOW, SOURCE, WORKSPACE, Desk
 
@@ -111,7 +111,7 @@ def test_a_deployment_that_was_rolled_back_is_not_remembered(desk: Desk) -> None
     """Its version is free for the next."""
     desk.store.broken = 1
     verb = Deploy("d1", desk.workspace.id, "a", CONFIG, SOURCE, IMAGE.id)
-    assert isinstance(desk.run((desk.engine.catalog.deploy, verb))[0], OSError)
+    assert isinstance(desk.run((desk.engine.catalog.deploy, verb))[0], NoSpace)
     with pytest.raises(NotFound):
         desk.engine.catalog.deployment("d1")
     assert deploy(desk, "d2", "a").deployment.version == 1

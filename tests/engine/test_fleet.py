@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from treadle.engine.effects import ScaleDue, ToAgent
+from treadle.engine.effects import ScaleDue
 from treadle.engine.fleet import Drain, Gone
 from treadle.model.container import ContainerStatus
-from treadle.model.errors import NotFound
+from treadle.model.errors import NoSpace, NotFound
 from treadle.model.task import Failure, FailureKind, TaskStatus
-from treadle.model.wire import LEASE_SECONDS, AttemptRef, ContainerSpec, Wanted
+from treadle.model.wire import LEASE_SECONDS, AttemptRef
 
 from .making import NOW, Desk
 
@@ -20,24 +20,6 @@ C, S = ContainerStatus, TaskStatus
 def desk(desk: Desk) -> Desk:
     desk.agent()
     return desk
-
-
-def wanted(desk: Desk, agent_id: str = "a1") -> list[ContainerSpec] | None:
-    """What the last batch told an agent to run; None when it was told nothing."""
-    told = [e.message for e in desk.sent if isinstance(e, ToAgent) and e.agent_id == agent_id]
-    assert all(isinstance(message, Wanted) for message in told)
-    return told[-1].containers if told else None
-
-
-def gone(desk: Desk, container_id: str, reason: str = "ended", *, failed: bool = False) -> None:
-    desk.ask(desk.engine.fleet.gone, Gone(container_id, reason, failed))
-
-
-def beat_and_sweep(desk: Desk, seconds: int, *beating: str) -> None:
-    """Each second a sweep; heartbeats of these containers."""
-    for _ in range(seconds):
-        desk.now += 1
-        desk.run(*((desk.engine.fleet.beat, name) for name in beating), (desk.engine.fleet.sweep, None))
 
 
 # connect
@@ -74,7 +56,7 @@ def test_the_first_call_makes_a_container_run(desk: Desk) -> None:
 def test_a_container_that_is_over_is_refused(desk: Desk) -> None:
     """Also one that never was."""
     container, _ = desk.started(desk.deploy())
-    gone(desk, container)
+    desk.gone(container)
     for name in (container, "taskqueue-x-1"):
         with pytest.raises(NotFound, match=name):
             desk.connect(name)
@@ -109,13 +91,13 @@ def test_what_ran_in_a_container_that_ended_is_retried(desk: Desk) -> None:
     deployment = desk.deploy(retry_delay=0.0)
     one, _ = desk.started(deployment)
     task_id = desk.submit(deployment)
-    gone(desk, one, "killed by signal 9 (SIGKILL)")
+    desk.gone(one, "killed by signal 9 (SIGKILL)")
     task = desk.task(task_id)
     assert (task.status, desk.status(one)) == (S.RETRY, C.STOPPED)
     assert task.failure is not None
     assert (task.failure.kind, task.failure.reason) == (FailureKind.LOST, "lost: killed by signal 9 (SIGKILL)")
     assert ScaleDue() in desk.sent
-    assert wanted(desk) == []
+    assert desk.wanted() == []
     desk.ask(desk.engine.scaler.scale)
     two = desk.container(deployment)
     desk.connect(two)
@@ -136,128 +118,10 @@ def test_an_end_is_told_twice_and_counts_once(desk: Desk) -> None:
     deployment = desk.deploy()
     container, _ = desk.started(deployment)
     task_id = desk.submit(deployment)
-    gone(desk, container)
-    gone(desk, container)
+    desk.gone(container)
+    desk.gone(container)
     assert desk.task(task_id).attempts == 1
     assert len(desk.store.attempts(task_id)) == 1
-
-
-# leases
-
-
-def test_heartbeats_keep_a_container_alive(desk: Desk) -> None:
-    """For as long as they come."""
-    deployment = desk.deploy()
-    container, _ = desk.started(deployment)
-    desk.submit(deployment)
-    beat_and_sweep(desk, 40, container)
-    assert desk.status(container) is C.RUNNING
-
-
-def test_a_silent_container_is_killed_before_its_tasks_run_elsewhere(desk: Desk) -> None:
-    """Its agent is there: the tasks are retried when it says that the container is gone."""
-    deployment = desk.deploy(retry_delay=0.0)
-    container, _ = desk.started(deployment)
-    task_id = desk.submit(deployment)
-    beat_and_sweep(desk, 16)
-    assert desk.status(container) is C.STOPPING
-    assert desk.task(task_id).status is S.RUNNING
-    assert wanted(desk) == []
-    gone(desk, container, "killed")
-    task = desk.task(task_id)
-    assert task.status is S.RETRY
-    assert task.failure is not None and task.failure.reason == "lost: no heartbeat for 15 seconds"
-
-
-def test_a_kill_that_was_not_written_is_asked_for_again(desk: Desk) -> None:
-    """After a full disk too its agent kills it before its tasks run elsewhere."""
-    deployment = desk.deploy(retry_delay=0.0)
-    container, _ = desk.started(deployment)
-    task_id = desk.submit(deployment)
-    beat_and_sweep(desk, 15)
-    desk.store.broken = 1
-    beat_and_sweep(desk, 1)
-    assert desk.status(container) is C.RUNNING
-    beat_and_sweep(desk, 1)
-    assert (desk.status(container), desk.task(task_id).status, wanted(desk)) == (C.STOPPING, S.RUNNING, [])
-
-
-def test_a_silent_container_of_a_silent_agent_is_lost(desk: Desk) -> None:
-    """Nobody could kill it: fencing alone keeps it from reporting."""
-    deployment = desk.deploy(retry_delay=0.0)
-    agent = desk.agent()
-    container, link = desk.started(deployment)
-    task_id = desk.submit(deployment)
-    desk.ask(desk.engine.fleet.agent_gone, agent)
-    beat_and_sweep(desk, 16)
-    assert (desk.status(container), desk.task(task_id).status) == (C.STOPPED, S.RETRY)
-    assert [s.grace for s in desk.stopped(container)] == [0.0]
-    desk.finish(container, link, task_id)
-    assert desk.task(task_id).status is S.RETRY
-
-
-def test_after_a_pause_of_the_server_containers_get_one_more_lease(desk: Desk) -> None:
-    """A machine that slept finds its containers as it left them."""
-    deployment = desk.deploy()
-    container, _ = desk.started(deployment)
-    desk.submit(deployment)
-    desk.now += 3600
-    desk.ask(desk.engine.fleet.sweep)
-    assert desk.status(container) is C.RUNNING
-    assert desk.row(container).lease_until == desk.now + LEASE_SECONDS
-    beat_and_sweep(desk, 16)
-    assert desk.status(container) is C.STOPPING
-
-
-def test_a_pause_leaves_nobody_the_rest_of_a_lease(desk: Desk) -> None:
-    """A clock that is set forward by less than a lease is no silence either: the next heartbeat may take its time."""
-    deployment = desk.deploy()
-    container, _ = desk.started(deployment)
-    desk.submit(deployment)
-    desk.ask(desk.engine.fleet.sweep)
-    desk.now += LEASE_SECONDS - 1
-    desk.ask(desk.engine.fleet.sweep)
-    desk.now += 3
-    desk.ask(desk.engine.fleet.sweep)
-    assert desk.status(container) is C.RUNNING
-
-
-def test_a_clock_that_is_set_back_delays_nobody(desk: Desk) -> None:
-    """A silent container is noticed one lease later, not when the clock has caught up."""
-    deployment = desk.deploy()
-    container, _ = desk.started(deployment)
-    desk.submit(deployment)
-    desk.now -= 3600
-    beat_and_sweep(desk, 17)
-    assert desk.status(container) is C.STOPPING
-
-
-def test_a_container_that_never_calls_is_given_up(desk: Desk) -> None:
-    """After the time that building its image may take; that is a failed start."""
-    deployment = desk.deploy()
-    desk.submit(deployment)
-    desk.ask(desk.engine.scaler.scale)
-    container = desk.container(deployment)
-    beat_and_sweep(desk, 301)
-    assert (desk.status(container), desk.row(container).reason) == (C.STOPPED, "its runner did not call in time")
-    assert desk.engine.scaler.why(deployment.id, desk.now) == "its runner did not call in time"
-
-
-def test_a_container_that_a_lost_machine_was_to_start_is_given_up_soon(desk: Desk) -> None:
-    """A dead machine is seen within a lease, also when nothing ran there yet; if it comes back, all is as before."""
-    agent = desk.agent()
-    deployment = desk.deploy()
-    desk.submit(deployment)
-    desk.ask(desk.engine.scaler.scale)
-    container = desk.container(deployment)
-    desk.ask(desk.engine.fleet.agent_gone, agent)
-    beat_and_sweep(desk, 10)
-    back = desk.agent()
-    beat_and_sweep(desk, 20)
-    assert desk.status(container) is C.STARTING
-    desk.ask(desk.engine.fleet.agent_gone, back)
-    beat_and_sweep(desk, 16)
-    assert desk.status(container) is C.STOPPED
 
 
 # agents
@@ -268,7 +132,7 @@ def test_an_agent_is_told_what_to_run(desk: Desk) -> None:
     deployment = desk.deploy()
     desk.submit(deployment)
     desk.ask(desk.engine.scaler.scale)
-    (spec,) = wanted(desk) or []
+    (spec,) = desk.wanted() or []
     container = desk.container(deployment)
     assert (spec.container_id, spec.deployment_id, spec.config, spec.started) == (
         container, deployment.id, deployment.config, False,
@@ -276,7 +140,7 @@ def test_an_agent_is_told_what_to_run(desk: Desk) -> None:
     assert spec.token
     desk.connect(container)
     desk.agent(running=[container])
-    (spec,) = wanted(desk) or []
+    (spec,) = desk.wanted() or []
     assert (spec.token, spec.started) == ("", True)
 
 
@@ -302,7 +166,7 @@ def test_a_new_server_gives_running_attempts_one_lease(desk: Desk) -> None:
     desk.now += 1000
     desk.crash()
     assert desk.row(container).lease_until == desk.now + LEASE_SECONDS
-    beat_and_sweep(desk, 14)
+    desk.beat_and_sweep(14)
     link = desk.connect(container, free=0, held=[AttemptRef(task_id, 1)])
     assert (desk.task(task_id).status, desk.work()) == (S.RUNNING, [])
     desk.finish(container, link, task_id)
@@ -315,7 +179,7 @@ def test_a_new_server_loses_what_does_not_come_back(desk: Desk) -> None:
     container, _ = desk.started(deployment)
     task_id = desk.submit(deployment)
     desk.crash()
-    beat_and_sweep(desk, 16)
+    desk.beat_and_sweep(16)
     assert (desk.status(container), desk.task(task_id).status) == (C.STOPPED, S.RETRY)
 
 
@@ -358,20 +222,8 @@ def test_draining_lets_running_tasks_finish(desk: Desk) -> None:
     assert (desk.task(running).status, desk.work()) == (S.COMPLETE, [])
     desk.ask(desk.engine.scaler.scale)
     assert len(desk.engine.roster.live) == 1
-    gone(desk, container)
+    desk.gone(container)
     assert (desk.engine.roster.live, desk.task(waiting).status) == ({}, S.PENDING)
-
-
-def test_a_lease_that_was_granted_after_a_pause_and_not_written_is_granted_again(desk: Desk) -> None:
-    """A full disk at that moment makes nobody lost."""
-    container, _ = desk.started(desk.deploy())
-    desk.ask(desk.engine.fleet.sweep)
-    desk.now += 90
-    desk.store.broken = 1
-    desk.run((desk.engine.fleet.sweep, None))
-    desk.now += 1
-    desk.ask(desk.engine.fleet.sweep)
-    assert desk.status(container) is C.RUNNING
 
 
 def test_a_stopping_container_past_its_grace_is_taken_away(desk: Desk) -> None:
@@ -380,9 +232,9 @@ def test_a_stopping_container_past_its_grace_is_taken_away(desk: Desk) -> None:
     container, _ = desk.started(deployment)
     task_id = desk.submit(deployment)
     desk.ask(desk.engine.fleet.drain, Drain(5.0))
-    beat_and_sweep(desk, 19, container)
+    desk.beat_and_sweep(19, container)
     assert (desk.status(container), desk.task(task_id).status) == (C.STOPPING, S.RUNNING)
-    beat_and_sweep(desk, 8, container)
+    desk.beat_and_sweep(8, container)
     assert (desk.status(container), desk.task(task_id).status) == (C.STOPPED, S.RETRY)
     assert desk.task(task_id).failure == Failure(FailureKind.INTERRUPTED, "interrupted: shut down")
 
@@ -393,6 +245,6 @@ def test_a_stop_that_was_not_written_is_none(desk: Desk) -> None:
     container, _ = desk.started(deployment)
     desk.store.broken = 1
     (answer,) = desk.run((desk.engine.scaler.scale, None))
-    assert isinstance(answer, OSError)
+    assert isinstance(answer, NoSpace)
     task_id = desk.submit(deployment)
     assert desk.work(container) == [(task_id, 1)]

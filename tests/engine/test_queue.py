@@ -8,6 +8,7 @@ import pytest
 
 from treadle.engine.effects import TaskEnded, WebhookDue
 from treadle.engine.queue import CancelTasks, Report
+from treadle.model.errors import NoSpace
 from treadle.model.task import FINAL, FailureKind, TaskStatus
 from treadle.model.wire import AttemptRef, Died, Raised
 
@@ -202,7 +203,7 @@ def test_a_wake_that_was_not_written_is_made_again(running: Running) -> None:
     desk.now = desk.task(task_id).due
     desk.store.broken = 1
     (answer,) = desk.run((desk.engine.queue.wake, None))
-    assert isinstance(answer, OSError)
+    assert isinstance(answer, NoSpace)
     assert desk.engine.queue.due(desk.now)
     desk.ask(desk.engine.queue.wake)
     assert desk.work(container) == [(task_id, 2)]
@@ -326,7 +327,7 @@ def test_a_failed_commit_leaves_a_report_to_be_told_again(running: Running) -> N
     assert isinstance(report, Report)
     desk.store.broken = 1
     (answer,) = desk.run((desk.engine.queue.finish, report))
-    assert isinstance(answer, OSError)
+    assert isinstance(answer, NoSpace)
     assert (desk.sent, desk.task(task_id).status) == ([], S.RUNNING)
     assert desk.engine.hints.slots.free_in(container) == 0
     desk.ask(desk.engine.queue.finish, report)

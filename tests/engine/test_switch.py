@@ -8,7 +8,7 @@ from treadle.engine.fleet import Gone
 from treadle.engine.switch import CLEAR_LIMIT, Which
 from treadle.model.container import ContainerStatus
 from treadle.model.deployment import Autoscaler, Deployment
-from treadle.model.errors import Conflict, NotFound
+from treadle.model.errors import Conflict, NoSpace, NotFound
 from treadle.model.task import FailureKind, TaskStatus
 
 from .making import Desk
@@ -152,6 +152,6 @@ def test_a_switch_that_was_not_written_is_none(desk: Desk) -> None:
     desk.submit(deployment)
     desk.store.broken = 1
     (answer,) = desk.run((desk.engine.switch.stop, Which(desk.workspace.id, deployment.id)))
-    assert isinstance(answer, OSError)
+    assert isinstance(answer, NoSpace)
     desk.tick()
     assert active(desk, deployment) == 1

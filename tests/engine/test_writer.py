@@ -12,7 +12,7 @@ import pytest
 from treadle.engine.effects import Effect, ScaleDue, TaskEnded
 from treadle.engine.writer import QUICK, AnyCall, Call, Writer
 from treadle.model.deployment import Deployment, DeploymentKind, QueueConfig
-from treadle.model.errors import Conflict
+from treadle.model.errors import Conflict, NoSpace
 from treadle.model.task import NewTask, Task, TaskStatus
 
 from .making import IMAGE, NOW, SOURCE, Desk
@@ -93,7 +93,7 @@ def test_a_failed_commit_is_everybodys_answer(desk: Desk, verbs: Verbs) -> None:
     """Nothing was written, counted or sent, and the next batch goes through."""
     desk.store.broken = 1
     answers = desk.run((verbs.insert, "a"), (verbs.look, "a"))
-    assert [type(answer) for answer in answers] == [OSError, OSError]
+    assert [type(answer) for answer in answers] == [NoSpace, NoSpace]
     assert desk.store.task("a") is None
     assert desk.engine.hints.counts.waiting.get("d", 0) == 0
     assert desk.sent == []

@@ -19,6 +19,7 @@ class Leases:
     def __init__(self) -> None:
         self._live: dict[str, Container] = {}
         self._renewed: dict[str, float] = {}  # container -> when its lease was last written, of `lived`
+        self._heard: dict[str, float] = {}  # container -> when the server last heard its runner, of `lived`
         self._condemned: set[str] = set()
         self._agents: Set[str] = set()
         self._unreached: set[str] = set()  # given up without a word of their agent, which could not be asked
@@ -32,6 +33,10 @@ class Leases:
             assert there is not runner, f"{ref} runs beside {one} in {runner.id}"
             assert there.id in self._unreached, f"{ref} runs in {runner.id} while {one} is alive in {there.id}"
         self._running[ref.task_id] = [*others, (ref, runner)]
+
+    def heard(self, container_id: str, lived: float) -> None:
+        """The server hears of a runner, and needs no room on its disk for that."""
+        self._heard[container_id] = lived
 
     def check(self, engine: Engine, now: float, lived: float) -> None:
         """After a commit."""
@@ -56,7 +61,7 @@ class Leases:
 
     def _given_up(self, container: Container, lived: float) -> None:
         """Silence for a lease is needed, less what the clock may be set by unseen: a jump of it is no silence."""
-        silent = lived - self._renewed[container.id]
+        silent = lived - max(self._renewed[container.id], self._heard.get(container.id, 0.0))
         on_time = container.stop_by is not None or silent >= LEASE_SECONDS - UNSEEN
         assert on_time, f"given up after {silent:.1f} s of silence: {container}"
         self.killed += any(

@@ -247,6 +247,13 @@ class Mishaps(Users):
     def fill_disk(self) -> None:
         self.store.broken = self.random.randint(1, 2)
 
+    def stay_full(self) -> None:
+        """The disk is full for longer than a lease, while everybody else goes on."""
+        for _ in range(self.random.randint(14, 25)):
+            self.store.broken = 1000
+            self._second()
+        self.store.broken = 0
+
     def blink(self) -> None:
         """Some links break, and their owners are back before the server knows."""
         for client in self.clients():

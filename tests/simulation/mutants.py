@@ -97,6 +97,8 @@ MUTANTS = (
     Mutant("a version that was not written stands", "engine/scaler.py",
            "self._hints.journal.note(lambda: self._watch_again(standing, kept))", "pass"),
     Mutant("no extra lease after a pause", "engine/fleet.py", "PAUSE = 5.0", "PAUSE = 1e18"),
+    Mutant("a heartbeat that cannot be written is not heard", "engine/fleet.py",
+           "and abs(now - heard) < LEASE_SECONDS", "and False"),
     Mutant("a cancelled task goes on in its child", "engine/queue.py", "ToRunner(attempt.container_id, Cancel(ref))", "ToRunner('', Cancel(ref))"),
 )  # fmt: skip
 

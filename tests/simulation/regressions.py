@@ -38,5 +38,6 @@ REGRESSIONS = (
         "129:flow 130:flow 134:flow 138:pass_time 142:deliver 147:forget",
         "AssertionError in _forget",
     ),
+    Regression(15, "55:dial 62:rest 64:dial 66:flow 73:stay_full", "AssertionError in _given_up"),
     Regression(8497, "147:deliver 148:redeploy 149:flow", "Broken in relations"),
 )

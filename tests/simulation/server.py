@@ -14,7 +14,7 @@ from treadle.engine.effects import Effect, Linked, ScaleDue, ToAgent, ToRunner
 from treadle.engine.fleet import Connected, Disconnected, Freed, Gone
 from treadle.engine.queue import GivenBack, Report
 from treadle.engine.writer import AnyCall, Call
-from treadle.model.errors import TreadleError
+from treadle.model.errors import NoSpace, TreadleError
 from treadle.model.wire import Beat, Exited, Finished, LoadFailed, Ready, Returned
 from treadle.store.invariants import Breach
 
@@ -69,7 +69,7 @@ class Server:
         """What the server does by itself: it fails with a full disk, and never otherwise."""
 
         def settle(answer: Any) -> None:
-            works = not isinstance(answer, Exception) or isinstance(answer, OSError)
+            works = not isinstance(answer, Exception) or isinstance(answer, NoSpace)
             assert works, f"the server comes to grief by itself: {answer!r}"
 
         self.ask(verb, None, settle)
@@ -84,7 +84,18 @@ class Server:
             size = len(self.pending) if self._kind else self.random.randint(1, len(self.pending))
             batch, self.pending = self.pending[:size], self.pending[size:]
             self.ledger.begin_batch()
+            self._hear_of(batch)
             self.engine.writer.run(batch)
+
+    def _hear_of(self, batch: Sequence[AnyCall]) -> None:
+        """Whose runners the server hears of by a batch, whether it can be written or not."""
+        for call in batch:
+            if call.verb == self.engine.fleet.beat:
+                self.ledger.leases.heard(call.request, self.lived)
+            elif call.verb == self.engine.fleet.connect:
+                container_id = call.request.hello.container_id
+                if not self.engine.hints.slots.overtaken(container_id, call.request.link):
+                    self.ledger.leases.heard(container_id, self.lived)
 
     def carry_out(self) -> None:
         """The event loop gets the oldest batch that was committed."""

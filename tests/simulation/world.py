@@ -91,7 +91,7 @@ ACTIONS: dict[str, int] = {
     "pass_time": 25, "tick": 10, "cancel": 8, "redeploy": 1, "submit_twice": 1, "submit_batch": 5, "jump": 1, "hush": 1, "lose_link": 4,
     "kill_child": 3, "kill_runner": 2, "crash_agent": 1, "crash_machine": 1, "crash_server": 2, "shut_down": 1,
     "fill_disk": 2, "switch": 2, "warm_up": 2, "stop_container": 4, "lie": 5, "blink": 4, "lose_machine": 1, "freeze": 2, "rest": 2, "cancel_apart": 2,
-    "save": 4, "print_line": 4, "deliver": 8, "forget": 3, "redeploy_in_vain": 1,
+    "save": 4, "print_line": 4, "deliver": 8, "forget": 3, "redeploy_in_vain": 1, "stay_full": 1,
 }  # fmt: skip
 _METHODS = list(ACTIONS)
 _WEIGHTS = list(ACTIONS.values())

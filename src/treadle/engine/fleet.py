@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import msgspec
 
@@ -83,6 +84,7 @@ class Fleet:
         self._roster = roster
         self._troubles = troubles
         self._loaded: dict[str, float] = {}  # containers in which a child could load the handler, and since when
+        self._heard: dict[str, float] = {}  # live containers whose runner was heard: a fact, whatever was written
         self.draining = False
         self._swept = 0.0
 
@@ -129,6 +131,7 @@ class Fleet:
             return NotFound(f"Container {hello.container_id} is not wanted any more.")
         if self._hints.slots.overtaken(container.id, link):
             return None  # what it says was true before, and the runner has hung up
+        self._heard[container.id] = now
         self._outbox.add(Linked(container.id, link))
         missing = self._queue.resume(container.id, hello.held)
         if container.status is S.STOPPING:
@@ -191,10 +194,12 @@ class Fleet:
         return since
 
     def beat(self, now: float, requests: Sequence[str]) -> list[None]:
-        """Heartbeats of runners renew their containers' leases."""
-        for container_id in dict.fromkeys(requests):
-            container = self._roster.live.get(container_id)
-            if container is not None and container.status is not S.STARTING:
+        """Heartbeats of runners renew their containers' leases; they count also where that cannot be written."""
+        live = self._roster.live
+        beating = [live[container_id] for container_id in dict.fromkeys(requests) if container_id in live]
+        self._heard.update((container.id, now) for container in beating)
+        for container in beating:
+            if container.status is not S.STARTING:
                 self._renew(container, now)
         return [None] * len(requests)
 
@@ -245,6 +250,7 @@ class Fleet:
         if gone.failed:
             self._troubles.start_failed(container.deployment_id, gone.reason, now, gone.tail)
         self._hints.journal.drop(self._loaded, container.id)
+        self._hints.journal.drop(self._heard, container.id)
         failure = exits.of_interruption if _time_is_up(container, now) else exits.of_loss
         self._queue.lose(now, container.id, failure(gone.reason))
         self._outbox.add(ToRunner(container.id, Stop(0.0, gone.reason)))  # if it still lives: nothing it does counts
@@ -263,11 +269,8 @@ class Fleet:
         self._hints.journal.note(lambda: self._not_swept_since(before))
         passed = now - before
         if not 0 <= passed <= PAUSE:
-            until = now + LEASE_SECONDS
-            for container in list(self._roster.live.values()):
-                if passed < 0 or container.lease_until < until:
-                    self._roster.save(msgspec.structs.replace(container, lease_until=until))
-        late = [c for c in self._roster.live.values() if c.lease_until < now or self._is_overdue(c, now)]
+            self._grant_all(now, set_back=passed < 0)
+        late = [c for c in self._roster.live.values() if self._is_silent(c, now) or self._is_overdue(c, now)]
         for container in late:
             self._hints.slots.detach(container.id)  # all first: what one leaves is not for another of them
         for container in late:
@@ -277,6 +280,24 @@ class Fleet:
     def _not_swept_since(self, before: float) -> None:
         """The sweep was not written, so what it has granted after a pause is still to be granted."""
         self._swept = before
+
+    def _grant_all(self, now: float, *, set_back: bool) -> None:
+        """A whole lease from now on for everybody; what was heard on the clock before means nothing on this one."""
+        heard, self._heard = self._heard, {}
+        self._hints.journal.note(lambda: self._hear_again(heard))
+        until = now + LEASE_SECONDS
+        for container in list(self._roster.live.values()):
+            if set_back or container.lease_until < until:
+                self._roster.save(msgspec.structs.replace(container, lease_until=until))
+
+    def _hear_again(self, heard: dict[str, float]) -> None:
+        self._heard = heard | self._heard
+
+    def _is_silent(self, container: Container, now: float) -> bool:
+        """Its lease has run out, and it was not heard for as long: a full disk keeps leases from being written."""
+        heard = self._heard.get(container.id, -inf)
+        counts = container.id not in self._roster.condemned and abs(now - heard) < LEASE_SECONDS
+        return container.lease_until < now and not counts
 
     def _is_overdue(self, container: Container, now: float) -> bool:
         """It was told to stop, and its runner should have ended it by now."""
