@@ -167,10 +167,9 @@ class Desk:
     def deploy(self, name: str = "resize", **fields: Any) -> Deployment:
         config = QueueConfig(**{"handler": "app:handler", "autoscaler": ONE_FOR_ALL, **fields})
         made: NewDeployment = self.ask(
-            self.engine.catalog.deploy,
+            self.engine.switch.deploy,
             Deploy(f"d{next(self._numbers)}", self.workspace.id, name, config, SOURCE, IMAGE.id),
         )
-        self.ask(self.engine.scaler.watch, made.deployment)
         return made.deployment
 
     def submission(self, deployment: Deployment, payload: bytes = b"{}", url: str | None = None) -> Submit:

@@ -28,7 +28,7 @@ def deploy(
     image_id: str = IMAGE.id,
 ) -> NewDeployment:
     verb = Deploy(new_id, desk.workspace.id, name, config, source_id, image_id)
-    made: NewDeployment = desk.ask(desk.engine.catalog.deploy, verb)
+    made: NewDeployment = desk.ask(desk.engine.switch.deploy, verb)
     return made
 
 
@@ -46,7 +46,7 @@ def test_versions_of_a_name_count_from_one(desk: Desk) -> None:
 def test_versions_deployed_at_once_differ(desk: Desk) -> None:
     """In one batch too."""
     verbs = [Deploy(f"d{n}", desk.workspace.id, "a", CONFIG, SOURCE, IMAGE.id) for n in range(3)]
-    made = desk.run(*((desk.engine.catalog.deploy, verb) for verb in verbs))
+    made = desk.run(*((desk.engine.switch.deploy, verb) for verb in verbs))
     assert [m.deployment.version for m in made] == [1, 2, 3]
 
 
@@ -111,7 +111,7 @@ def test_a_deployment_that_was_rolled_back_is_not_remembered(desk: Desk) -> None
     """Its version is free for the next."""
     desk.store.broken = 1
     verb = Deploy("d1", desk.workspace.id, "a", CONFIG, SOURCE, IMAGE.id)
-    assert isinstance(desk.run((desk.engine.catalog.deploy, verb))[0], NoSpace)
+    assert isinstance(desk.run((desk.engine.switch.deploy, verb))[0], NoSpace)
     with pytest.raises(NotFound):
         desk.engine.catalog.deployment("d1")
     assert deploy(desk, "d2", "a").deployment.version == 1
@@ -127,7 +127,7 @@ def test_what_was_read_in_a_transaction_that_was_rolled_back_is_not_remembered(d
 
     desk.store.broken = 1
     verb = Deploy("d1", desk.workspace.id, "a", CONFIG, SOURCE, IMAGE.id)
-    desk.run((catalog.deploy, verb), (catalog.put_image, image), (look, None))
+    desk.run((desk.engine.switch.deploy, verb), (catalog.put_image, image), (look, None))
     for forgotten, row_id in ((catalog.deployment, "d1"), (catalog.image, "image-2")):
         with pytest.raises(NotFound):
             forgotten(row_id)

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from treadle.engine.catalog import Deploy
+from treadle.engine.effects import ScaleDue
 from treadle.engine.fleet import Gone
 from treadle.engine.switch import Which
 from treadle.model.container import ContainerStatus
@@ -114,12 +115,12 @@ def test_only_the_newest_version_keeps_its_least(desk: Desk) -> None:
     assert [running(desk, d) for d in (old, new, draft)] == [0, 1, 0]
 
 
-def test_a_version_that_is_told_late_does_not_stand(desk: Desk) -> None:
-    """The highest version counts, whatever the order in which they are told; also after a new start."""
+def test_an_older_version_that_is_started_again_does_not_stand(desk: Desk) -> None:
+    """The highest version counts, whatever was switched last; also after a new start."""
     desk.agent()
     least = Autoscaler(max_containers=3, min_containers=1)
     old, new = desk.deploy(autoscaler=least), desk.deploy(autoscaler=least)
-    desk.ask(desk.engine.scaler.watch, old)
+    desk.ask(desk.engine.switch.start, Which(desk.workspace.id, old.id))
     scale(desk)
     assert [running(desk, d) for d in (old, new)] == [0, 1]
     desk.crash()
@@ -136,9 +137,21 @@ def test_a_version_that_was_not_written_does_not_stand(desk: Desk) -> None:
     config = msgspec.structs.replace(old.config, retries=7)
     deploy = Deploy("new", desk.workspace.id, old.name, config, SOURCE, IMAGE.id)
     desk.store.broken = 1
-    desk.run((desk.engine.catalog.deploy, deploy), (desk.engine.switch.start, Which(desk.workspace.id, old.id)))
+    desk.run((desk.engine.switch.deploy, deploy), (desk.engine.switch.start, Which(desk.workspace.id, old.id)))
     scale(desk)
     assert [container.deployment_id for container in desk.engine.roster.live.values()] == [old.id]
+
+
+def test_a_version_stands_by_the_commit_that_writes_it(desk: Desk) -> None:
+    """There is no moment, and no full disk, between the two: an older one would keep its containers for good."""
+    desk.agent()
+    least = Autoscaler(max_containers=3, min_containers=1)
+    old = desk.deploy(autoscaler=least)
+    deploy = Deploy("new", desk.workspace.id, old.name, old.config, SOURCE, IMAGE.id)
+    desk.ask(desk.engine.switch.deploy, deploy)
+    assert ScaleDue() in desk.sent
+    scale(desk)
+    assert [container.deployment_id for container in desk.engine.roster.live.values()] == ["new"]
 
 
 def test_memory_is_given_out_once(desk: Desk) -> None:

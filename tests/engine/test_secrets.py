@@ -231,7 +231,7 @@ def test_a_container_lends_only_what_it_has(desk: Desk) -> None:
     lender = QueueConfig(handler="a:g", secrets=("KEY",), volumes=volumes)
     with pytest.raises(Forbidden, match="has not itself: secret OTHER, volume other at 'v'"):
         wanted = (VolumeMount("other", "v"),)
-        desk.ask(desk.engine.catalog.deploy, draft("d1", lender, secrets=("KEY", "OTHER"), volumes=wanted))
-    assert desk.ask(desk.engine.catalog.deploy, draft("d2", lender, secrets=("KEY",), volumes=volumes)).created
-    assert desk.ask(desk.engine.catalog.deploy, draft("d3", None, secrets=("OTHER",))).created
-    assert not desk.ask(desk.engine.catalog.deploy, draft("d4", lender, secrets=("OTHER",))).created
+        desk.ask(desk.engine.switch.deploy, draft("d1", lender, secrets=("KEY", "OTHER"), volumes=wanted))
+    assert desk.ask(desk.engine.switch.deploy, draft("d2", lender, secrets=("KEY",), volumes=volumes)).created
+    assert desk.ask(desk.engine.switch.deploy, draft("d3", None, secrets=("OTHER",))).created
+    assert not desk.ask(desk.engine.switch.deploy, draft("d4", lender, secrets=("OTHER",))).created

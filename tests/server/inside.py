@@ -111,7 +111,7 @@ class Inside:
         self.ask(catalog.put_image, IMAGE)
         config = QueueConfig(**{"handler": "app:handler", **fields})
         verb = Deploy(main.uuid7(time.time(), folder.secrets.token_bytes(10)), self.workspace.id, name, config, SOURCE, IMAGE.id)
-        made: NewDeployment = self.ask(catalog.deploy, verb)
+        made: NewDeployment = self.ask(self.engine.switch.deploy, verb)
         return made.deployment
 
     def enqueue(self, path: str, body: Any = None, **also: Any) -> httpx2.Response:

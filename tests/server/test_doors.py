@@ -110,7 +110,7 @@ class House:
         token, other = self._workspace()
         server, config = self.server, QueueConfig(handler="app:there")
         verb = Deploy(str(uuid4()), other.id, "there", config, SOURCE, IMAGE.id)
-        made = server.ask(server.engine.catalog.deploy, verb).deployment
+        made = server.ask(server.engine.switch.deploy, verb).deployment
         assert server.enqueue("there", token=token).status_code == 200
         while not (found := [container for container in wanted(line).containers if container.deployment_id == made.id]):
             pass

@@ -21,6 +21,8 @@ from .machines import Runner, Wire
 from .rows import Row, read, truth
 from .traces import Traces
 
+NEWEST = """SELECT workspace_id, name, id, active, MAX(version) FROM deployment
+    WHERE name <> '' AND deleted_at IS NULL GROUP BY workspace_id, name"""
 KEEP_SECONDS = 5.0  # after its end nothing is forgotten sooner in this world
 
 
@@ -96,6 +98,7 @@ class Ledger:
         self._check_rows()
         self._check_results()
         self.traces.check(self._connection, before, self._rows)
+        self._check_standing(engine)
         self._check_containers(engine)
         self._check_counts(engine)
         self._check_nothing_waits_in_vain(engine, now)
@@ -161,6 +164,12 @@ class Ledger:
             if row.result is not None:
                 believed = row.result == truth(row.id, row.attempts)
                 assert believed, f"a report was believed of an attempt that did not run there: {row}"
+
+    def _check_standing(self, engine: Engine) -> None:
+        """Of each name the newest version stands, on or off, from the commit on that wrote it."""
+        newest = {(workspace, name): row for workspace, name, *row, _ in self._connection.execute(NEWEST)}
+        standing = {key: [one.id, one.active] for key, one in engine.scaler._standing.items()}
+        assert standing == newest, f"there stand {standing}, and the newest are {newest}"
 
     def _check_containers(self, engine: Engine) -> None:
         rows = {container.id: container for container in engine.store.live_containers()}

@@ -96,6 +96,8 @@ MUTANTS = (
            "self._journal.put(self.condemned, container_id, None)", "self.condemned[container_id] = None"),
     Mutant("a version that was not written stands", "engine/scaler.py",
            "self._hints.journal.note(lambda: self._watch_again(standing, kept))", "pass"),
+    Mutant("a version stands until a new one is switched", "engine/switch.py",
+           "for made in answers if isinstance(made, NewDeployment)]", "for made in answers if isinstance(made, Which)]"),
     Mutant("no extra lease after a pause", "engine/fleet.py", "PAUSE = 5.0", "PAUSE = 1e18"),
     Mutant("a heartbeat that cannot be written is not heard", "engine/fleet.py",
            "and abs(now - heard) < LEASE_SECONDS", "and False"),

@@ -97,9 +97,8 @@ class Users(Server):
         def answered(answer: Any) -> None:
             if isinstance(answer, NewDeployment):
                 self.deployments.append(answer.deployment)
-                self.ask(self.engine.scaler.watch, answer.deployment)
 
-        self.ask(self.engine.catalog.deploy, verb, answered)
+        self.ask(self.engine.switch.deploy, verb, answered)
         if self._kind:
             self.run_batch()
             self.carry_out()

@@ -143,7 +143,7 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
     queue.recount()
     with store.transaction():
         fleet.restore(chance.clock())
-        scaler.watch(chance.clock(), [*store.deployments(workspace.id), *store.served()])
+        scaler.watch([*store.deployments(workspace.id), *store.served()])
     hints.journal.forget()
     outbox.take()
     logs = Logs(store, outbox, roster, queue.running)

@@ -93,9 +93,9 @@ class Catalog:
             self._journal.put(self._images, image_id, found)
         return found
 
-    def deploy(self, now: float, requests: Sequence[Deploy]) -> list[NewDeployment | TreadleError]:
-        """Write new deployments; versions of a name count from 1."""
-        return [self.missing_part(request) or self._deploy(request, now) for request in requests]
+    def make(self, request: Deploy, now: float) -> NewDeployment | TreadleError:
+        """Write a new deployment, if all that it names is there; versions of a name count from 1."""
+        return self.missing_part(request) or self._make(request, now)
 
     def missing_part(self, request: Deploy) -> TreadleError | None:
         """What a definition names and is not there."""
@@ -113,7 +113,7 @@ class Catalog:
             return InvalidInput(f"Secret does not exist: {', '.join(missing)}.", advice)
         return None
 
-    def _deploy(self, request: Deploy, now: float) -> NewDeployment | TreadleError:
+    def _make(self, request: Deploy, now: float) -> NewDeployment | TreadleError:
         digest = _digest(request)
         if not request.name and (draft := self._store.draft(request.workspace_id, digest)):
             return NewDeployment(draft, created=False)

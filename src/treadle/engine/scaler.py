@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -100,11 +100,14 @@ class Scaler:
             list(self._roster.agents),
         )
 
-    def watch(self, _now: float, requests: Sequence[Deployment]) -> list[None]:
-        """These were made, switched or reloaded. Of each name the newest version keeps its `min_containers`."""
+    def watch(self, deployments: Iterable[Deployment]) -> None:
+        """These are made, switched or reloaded by the running transaction.
+
+        Of each name the newest version keeps its `min_containers`.
+        """
         standing, kept = dict(self._standing), set(self._kept)
         self._hints.journal.note(lambda: self._watch_again(standing, kept))
-        for deployment in requests:
+        for deployment in deployments:
             if deployment.kind is DeploymentKind.DEPLOYMENT:
                 self._stand(deployment.workspace_id, deployment.name)
             elif deployment.served:
@@ -112,7 +115,6 @@ class Scaler:
             else:
                 self._kept.discard(deployment.id)
             self._outbox.add(ScaleDue())
-        return [None] * len(requests)
 
     def _watch_again(self, standing: dict[tuple[int, str], Deployment], kept: set[str]) -> None:
         """After a rollback: what was watched now may never have been written."""

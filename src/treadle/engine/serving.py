@@ -67,7 +67,7 @@ class Serving:
         # the digest is of nobody else: it is no draft that `.put()` could find
         deployment = asked.made(DeploymentKind.SERVE, asked.new_id, now)
         self._store.insert_deployment(deployment)
-        self._scaler.watch(now, [deployment])
+        self._scaler.watch([deployment])
         return deployment
 
     def reload(self, now: float, requests: Sequence[Reload]) -> list[Deployment | TreadleError]:
@@ -87,7 +87,7 @@ class Serving:
         for container in self._roster.of(after.id):
             if container.status is ContainerStatus.STARTING:
                 self._fleet.dismiss(container, 0.0, "reloaded", now)
-        self._scaler.watch(now, [after])
+        self._scaler.watch([after])
         return after
 
     def end(self, now: float, requests: Sequence[EndServe]) -> list[Deployment | TreadleError]:
@@ -103,7 +103,7 @@ class Serving:
         for container in self._roster.of(after.id):
             self._fleet.dismiss(container, END_GRACE, "no longer served", now)
         self._outbox.add(Served(after.id, "ended", ""))
-        self._scaler.watch(now, [after])
+        self._scaler.watch([after])
         return after
 
     def _served(self, workspace_id: int, deployment_id: str) -> Deployment | NotFound:

@@ -1,4 +1,4 @@
-"""Verbs that switch deployments off and on again and take them away, and what becomes of their tasks."""
+"""Verbs that make deployments, switch them off and on again and take them away, and what becomes of their tasks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from treadle.engine.catalog import Catalog
+from treadle.engine.catalog import Catalog, Deploy, NewDeployment
 from treadle.engine.hints import Hints
 from treadle.engine.queue import Queue
 from treadle.engine.scaler import Scaler
 from treadle.engine.trouble import Troubles
 from treadle.model.deployment import Deployment, DeploymentKind
-from treadle.model.errors import NotFound
+from treadle.model.errors import NotFound, TreadleError
 from treadle.model.task import WAITING, Change, TaskFilter
 from treadle.rules import exits, lifecycle
 from treadle.rules.lifecycle import Event
@@ -40,15 +40,21 @@ class Switch:
         self._scaler = scaler
         self._troubles = troubles
 
+    def deploy(self, now: float, requests: Sequence[Deploy]) -> list[NewDeployment | TreadleError]:
+        """Make the next version of a name, which stands from then on, or find or make a draft."""
+        answers = [self._catalog.make(request, now) for request in requests]
+        self._scaler.watch([made.deployment for made in answers if isinstance(made, NewDeployment)])
+        return answers
+
     def stop(self, now: float, requests: Sequence[Which]) -> list[Deployment | NotFound]:
         """Switch off: its containers stop, with some time for what runs in them."""
-        return [self._switch(which, now, lambda d: replace(d, active=False, updated_at=now)) for which in requests]
+        return [self._switch(which, lambda d: replace(d, active=False, updated_at=now)) for which in requests]
 
     def start(self, now: float, requests: Sequence[Which]) -> list[Deployment | NotFound]:
         """Switch on again, and forget what kept it from starting before."""
         for which in requests:
             self._troubles.forget(which.deployment_id)
-        return [self._switch(which, now, lambda d: replace(d, active=True, updated_at=now)) for which in requests]
+        return [self._switch(which, lambda d: replace(d, active=True, updated_at=now)) for which in requests]
 
     def delete(self, now: float, requests: Sequence[Which]) -> list[Deployment | NotFound]:
         """Take away for good: like `stop`, and what waits in it is cancelled by and by (see `clear`)."""
@@ -56,11 +62,9 @@ class Switch:
         def deleted(deployment: Deployment) -> Deployment:
             return replace(deployment, active=False, updated_at=now, deleted_at=now)
 
-        return [self._switch(which, now, deleted) for which in requests]
+        return [self._switch(which, deleted) for which in requests]
 
-    def _switch(
-        self, which: Which, now: float, change: Callable[[Deployment], Deployment]
-    ) -> Deployment | NotFound:
+    def _switch(self, which: Which, change: Callable[[Deployment], Deployment]) -> Deployment | NotFound:
         found = self._store.deployment(which.deployment_id)
         named = found is not None and found.kind is DeploymentKind.DEPLOYMENT and found.deleted_at is None
         if found is None or not named or found.workspace_id != which.workspace_id:
@@ -68,7 +72,7 @@ class Switch:
             return NotFound(f"No deployment has the id {which.deployment_id[:64]!r}.", advice)
         after = change(found)
         self._catalog.switch(after)
-        self._scaler.watch(now, [after])
+        self._scaler.watch([after])
         return after
 
     def clear(self, now: float, requests: Sequence[None]) -> list[int]:

@@ -87,9 +87,8 @@ class Deployments(Switches):
             image_id=asked.image_id,
             lender=_lender(house, caller),
         )
-        made = await house.bridge.ask(house.bridge.engine.catalog.deploy, verb)
+        made = await house.bridge.ask(house.bridge.engine.switch.deploy, verb)
         house.lookup.forget(caller.workspace_id, asked.name)
-        await house.bridge.ask(house.bridge.engine.scaler.watch, made.deployment)
         return deployed(house, made.deployment, created=made.created)
 
     @get("/v2/workspace")
