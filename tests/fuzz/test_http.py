@@ -76,12 +76,28 @@ def refused(server: Listening, *pieces: bytes) -> int:
         (RUNNER + UPGRADE + KEY + KEY + b"\r\n", 400),
         (RUNNER + UPGRADE + KEY + b"".join(b"X%d: y\r\n" % number for number in range(200)) + b"\r\n", 400),
         (RUNNER + UPGRADE + KEY + b"X: " + b"y" * 9000 + b"\r\n\r\n", 400),
+        (RUNNER + UPGRADE + KEY + b"Sec-WebSocket-Protocol: ,,\r\n\r\n", 400),
+        (RUNNER + UPGRADE + KEY + b"Sec-WebSocket-Protocol: \r\n\r\n", 400),
+        (RUNNER + UPGRADE + KEY + b"Sec-WebSocket-Protocol: a, \xff\r\n\r\n", 400),
+        (RUNNER + UPGRADE + KEY + b"Sec-WebSocket-Protocol: a, b\r\n\r\n", 401),
+        (RUNNER + UPGRADE + KEY + b"Sec-WebSocket-Extensions: ;;;\r\nOrigin: \xff\r\n\r\n", 401),
+        (RUNNER + UPGRADE.replace(b"upgrade\r\n", b"upgrade, a b\r\n") + KEY + b"\r\n", 400),
+        (RUNNER.replace(b" HTTP", b"?" + b"x" * 9000 + b" HTTP") + UPGRADE + KEY + b"\r\n", 400),
+        (RUNNER.replace(b"1.1", b"1.0") + UPGRADE + KEY + b"\r\n", 401),
         (RUNNER.replace(b"GET", b"POST") + UPGRADE + KEY + b"Content-Length: 2\r\n\r\n{}", 400),
     ],
 )
 def test_a_head_that_is_none_is_refused_in_the_one_shape(server: Listening, request_: bytes, status: int) -> None:
     """Also where neither a route nor the framework, but the parser or the WebSocket library would refuse it."""
     assert refused(server, request_) == status
+
+
+@pytest.mark.parametrize("host", [b"a:65536", b"a:b", b"a:-1", b"[::1]:x", b"[zz]", b"a b", b"", b":80", b"a:\xd9\xa3", b"user@h:1", b"a" * 9000])
+@pytest.mark.parametrize(("path", "status"), [(b"/v2/workspace", 401), (b"/nothing", 404), (b"/output/id/x", 400), (b"/taskqueue/x", 405)])
+def test_a_host_that_is_none_changes_no_refusal(server: Listening, host: bytes, path: bytes, status: int) -> None:
+    """It is not looked at, except for characters that no host has."""
+    got = refused(server, b"GET " + path + b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
+    assert got in (status, 400)
 
 
 @pytest.mark.parametrize("path", [b"POST /taskqueue/resize", b"POST /v2/secrets", b"PUT " + SOURCE])
@@ -146,6 +162,39 @@ def test_a_body_that_comes_too_slowly_is_refused(server: Listening, monkeypatch:
     monkeypatch.setattr(patience, "WINDOW_SECONDS", 0.05)
     head = path + b" HTTP/1.1\r\n" + HOST + token(server) + b"Content-Length: 50000\r\n\r\n"
     assert slow(server, head + b"x" * (WINDOW_BYTES - 1)) == 408
+
+
+CHUNKED = HOST + b"Transfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("path", [b"POST /taskqueue/resize", b"POST /v2/secrets", b"PUT " + SOURCE])
+@pytest.mark.parametrize(
+    "endless",
+    [b"0\r\n" + b"a:b\r\n" * 100_000, b"0\r\na:" + b"b" * 500_000, b"2;" + b"a=b;" * 125_000, b"0;" + b"a" * 500_000],
+    ids=["trailers", "trailer", "extensions", "extension"],
+)  # fmt: skip
+def test_what_is_neither_head_nor_body_has_an_end(server: Listening, monkeypatch: pytest.MonkeyPatch, path: bytes, endless: bytes) -> None:
+    """Trailers, and what may stand beside the length of a chunk, are not kept, and are not taken for ever."""
+    monkeypatch.setattr(patience, "LINGER_SECONDS", 20.0)  # until all is sent
+    assert refused(server, path + b" HTTP/1.1\r\n" + CHUNKED + token(server) + b"\r\n" + endless) == 431
+
+
+def test_an_answer_is_not_followed_by_another_one(server: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who goes on sending trailers after the refusal of a request is cut off, and told nothing more."""
+    monkeypatch.setattr(patience, "LINGER_SECONDS", 20.0)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as line:
+        line.sendall(b"POST /health HTTP/1.1\r\n" + CHUNKED + b"\r\n")
+        first = line.recv(65536)
+        line.sendall(b"0\r\n" + b"a:b\r\n" * 100_000)
+        line.shutdown(socket.SHUT_WR)
+        [(status, _)] = answers(first + b"".join(iter(lambda: line.recv(65536), b"")))
+    assert status == 405
+
+
+def test_a_trailer_is_no_header(server: Listening) -> None:
+    """A token is said in the head, where whatever stands in front of the server sees it."""
+    said = b"POST /v2/secrets HTTP/1.1\r\n" + CHUNKED + b"\r\n2\r\n{}\r\n0\r\n" + token(server) + b"\r\n"
+    assert refused(server, said) == 401
 
 
 def test_a_large_body_may_take_its_time(server: Listening, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,17 +127,22 @@ def _answer(status: int, body: bytes) -> Response[bytes]:
     return Response(body, status_code=status, media_type=MediaType.JSON, headers=dict([NO_SNIFF]))
 
 
+def _path(request: AnyRequest) -> str:
+    """As it came; the framework's `url` has the Host header in it too, which may be anything."""
+    return str(request.scope["path"])
+
+
 def _told(request: AnyRequest, error: Exception) -> Response[bytes]:
-    return _answer(*failure(error, request.url.path))
+    return _answer(*failure(error, _path(request)))
 
 
 def _refused(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     if error.status_code == NotFound.status:
-        said = f"Nothing is at {request.method} {request.url.path[:200]}."
+        said = f"Nothing is at {request.method} {_path(request)[:200]}."
         advice = ADVICE
     else:
         extra = "; ".join(_extra(item) for item in error.extra) if isinstance(error.extra, list) else ""
-        said = sentence((extra or f"{error.detail} for {request.method} {request.url.path}")[:MAX_SAID])
+        said = sentence((extra or f"{error.detail} for {request.method} {_path(request)}")[:MAX_SAID])
         advice = ADVICE
     code = CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
     return _answer(error.status_code, msgspec.json.encode(ErrorBody(said, code, advice, said)))
