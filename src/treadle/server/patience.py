@@ -47,7 +47,7 @@ class PatientHttp(LaneHttp):
     _lingering = False  # refused; what still comes is not looked at
     _size = 0  # bytes of this head, or of this window of the body
     _moved = False  # whether a piece of the body came with what came last
-    _aside = 0  # bytes since the last piece of a body that are none of it: trailers, and what stands at a chunk's length
+    _aside = 0  # bytes since the last piece of a body that are none of it: trailers, extensions of chunks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -79,7 +79,7 @@ class PatientHttp(LaneHttp):
         self._in_head, self._size = True, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Trailers are no headers: they come when the request is under way, and what stands in front may not see them."""
+        """Trailers are no headers: what stands in front may not see them, and the request is under way."""
         if self._in_head:
             super().on_header(name, value)
 
