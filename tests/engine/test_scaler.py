@@ -266,6 +266,21 @@ def test_what_ended_while_the_server_was_down_is_no_failed_start(desk: Desk) -> 
     assert running(desk, deployment) == 5
 
 
+def test_a_failed_start_that_is_told_until_it_is_written_is_one(desk: Desk) -> None:
+    """An agent repeats it while the disk is full: the next start comes as after any first failure."""
+    desk.agent()
+    deployment = desk.deploy()
+    desk.submit(deployment)
+    scale(desk)
+    desk.store.broken = 5
+    for _ in range(6):
+        desk.run((desk.engine.fleet.gone, Gone(desk.container(deployment), "no room", failed=True)))
+    trouble = desk.engine.troubles.of(deployment.id)
+    assert (trouble and trouble.failures, desk.engine.scaler.why(deployment.id, desk.now)) == (1, "no room")
+    scale(desk)
+    assert running(desk, deployment) == 1
+
+
 def test_one_deployments_trouble_is_not_anothers(desk: Desk) -> None:
     """A broken handler keeps nobody else from starting."""
     desk.agent()

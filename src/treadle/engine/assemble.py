@@ -127,7 +127,7 @@ def assemble(store: Store, data: Path, workspace: Workspace, chance: Chance, rep
     roster = Roster(
         store, hints.journal, outbox, deployment=catalog.deployment, image=catalog.image, mounts=volumes.mounts
     )
-    troubles = Troubles()
+    troubles = Troubles(hints.journal)
     fleet = Fleet(store=store, hints=hints, outbox=outbox, queue=queue, roster=roster, troubles=troubles)
     scaler = Scaler(
         store=store, hints=hints, outbox=outbox, roster=roster, fleet=fleet, troubles=troubles,

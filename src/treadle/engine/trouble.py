@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from treadle.engine.hints import Journal
+
 FAILED_STARTS = 3  # in a row make a deployment degraded
 COOLDOWN = 60.0  # seconds without a new start after that; doubles with each further one that fails
 LONGEST_COOLDOWN = 900.0
@@ -23,9 +25,10 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Troubles:
-    """By deployment. A hint: it is lost with the server, and not undone by a rollback."""
+    """By deployment. A hint: it is lost with the server, and undone by a rollback: what was told is told again then."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._by_deployment: dict[str, Trouble] = {}
 
     def start_failed(self, deployment_id: str, reason: str, now: float, tail: str = "") -> None:
@@ -36,22 +39,25 @@ class Troubles:
         failures = (before.failures if before else 0) + 1
         rest = min(COOLDOWN * 2.0 ** min(failures - FAILED_STARTS, 60), LONGEST_COOLDOWN)
         until = now + rest if failures >= FAILED_STARTS else 0.0
-        self._by_deployment[deployment_id] = Trouble(reason, failures, until, tail)
+        self._put(deployment_id, Trouble(reason, failures, until, tail))
+
+    def _put(self, deployment_id: str, trouble: Trouble) -> None:
+        self._journal.put(self._by_deployment, deployment_id, trouble)
 
     def forget(self, deployment_id: str) -> None:
         """A child could load the handler, or somebody started the deployment anew: it may try again."""
-        self._by_deployment.pop(deployment_id, None)
+        self._journal.drop(self._by_deployment, deployment_id)
 
     def no_room(self, deployment_id: str, reason: str, *, never: bool = False) -> None:
         before = self._by_deployment.get(deployment_id)
         if before is None or not before.failures:
-            self._by_deployment[deployment_id] = Trouble(reason, never=never)
+            self._put(deployment_id, Trouble(reason, never=never))
 
     def room(self, deployment_id: str) -> None:
         """There is room again, or none is needed. Failed starts are forgotten only when one succeeds."""
         trouble = self._by_deployment.get(deployment_id)
         if trouble is not None and not trouble.failures:
-            del self._by_deployment[deployment_id]
+            self._journal.drop(self._by_deployment, deployment_id)
 
     def degraded(self, deployment_id: str, now: float) -> bool:
         """Whether the deployment has to rest from failed starts."""
