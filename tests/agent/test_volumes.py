@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from treadle.agent.volumes import lay_out
+from treadle.depths import remove
 from treadle.model.wire import Mount
 
 
@@ -44,5 +44,5 @@ def test_a_container_that_is_cleared_away_leaves_its_volumes(tmp_path: Path) -> 
         code.mkdir()
         lay_out(code, [Mount(str(volume), "shared")])
         (code / "shared" / name).touch()
-    shutil.rmtree(tmp_path / "one")
+    remove(tmp_path / "one")
     assert sorted(path.name for path in (tmp_path / "two" / "shared").iterdir()) == ["one", "two"]

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 import pytest
 
+from blob.deep import deepen
 from treadle.model.container import Container, ContainerStatus, Role, Workspace
 
 from .inside import Inside
@@ -39,6 +40,21 @@ def test_the_life_of_a_volume(server: Inside) -> None:
     assert server.request("DELETE", "/v2/volumes/weights").status_code == 404
     put(server, "new")
     assert paths(server, deep="true") == ["new"]
+
+
+def test_folders_deeper_than_any_path_are_counted_and_removed(server: Inside) -> None:
+    """With their path, or with the volume; what they are in is listed meanwhile."""
+    put(server)
+    folder = server.engine.volumes._folder / "default" / "weights"
+    deepen(folder / "deep")
+    (view,) = server.request("GET", "/v2/volumes").json()
+    assert (view["files"], view["size"]) == (2, len(DATA))
+    assert paths(server) == ["a", "deep"]
+    deleted = server.request("DELETE", "/v2/volumes/weights/files", params={"path": "deep", "deep": "true"})
+    assert deleted.status_code == 204 and paths(server) == ["a"]
+    deepen(folder / "deep")
+    assert server.request("DELETE", "/v2/volumes/weights").status_code == 204
+    assert list((folder.parents[1] / ".leaving").iterdir()) == []
 
 
 def test_a_file_comes_back_as_it_was_sent(server: Inside) -> None:

@@ -12,7 +12,7 @@ from tidy.reading import PACKAGE, imports, shown, sources
 
 # The floors, from the ground up. No room imports one of its own floor or above.
 FLOORS = (
-    ("model", "connection", "lines"),
+    ("model", "connection", "lines", "depths"),
     ("exchange",),
     ("store", "rules", "blob", "launcher", "runtime", "client"),
     ("engine", "sdk"),
@@ -23,17 +23,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "rules": {"model"},
     "store": {"model"},
-    "blob": {"model"},
+    "blob": {"model", "depths"},
     "launcher": {"model"},
-    "runtime": {"model"},
+    "runtime": {"model", "depths"},
     "connection": set(),
     "lines": set(),
+    "depths": set(),
     "exchange": {"connection", "model"},
     "client": {"exchange", "model"},
-    "engine": {"store", "rules", "blob", "model"},
+    "engine": {"store", "rules", "blob", "model", "depths"},
     "sdk": {"client", "model", "lines"},
     "server": {"engine", "launcher", "model", "lines"},
-    "agent": {"runtime", "client", "model", "lines"},
+    "agent": {"runtime", "client", "model", "lines", "depths"},
     "runner": {"client", "sdk", "model"},
     "cli": {"server", "agent", "sdk", "client", "model", "lines"},
     "aliases": {"sdk"},  # `beam` and `beta9`: nothing but other names for the SDK's

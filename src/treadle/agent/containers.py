@@ -14,6 +14,7 @@ import msgspec
 from treadle.agent import volumes
 from treadle.agent.reconcile import Forget, Kill, Known, ReportLost, Start, State, reconcile
 from treadle.agent.sources import Sources
+from treadle.depths import remove
 from treadle.lines import Logger
 from treadle.model.errors import TreadleError
 from treadle.model.wire import LAST_WORDS, ContainerSpec, Exited, Mount, RunSpec
@@ -80,9 +81,13 @@ class Containers:
     async def adopt(self) -> None:
         """Take over what an earlier agent left running, and clear away what it left dead."""
         for folder in sorted(self._folder.iterdir()):
-            running = await self._runtime.adopt(folder)
+            try:
+                running = await self._runtime.adopt(folder)
+            except Exception as error:  # noqa: BLE001 whatever it is, the others are not to suffer from it
+                self._log.error("container could not be adopted", container=folder.name, exc_info=error)
+                continue
             if running is None:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                await self._clear(folder)
                 continue
             self._log.info("container adopted", container=running.container_id, pid=running.pid)
             gpus, deployment_id = await asyncio.to_thread(_started_with, folder)
@@ -182,7 +187,7 @@ class Containers:
         _check(known)
         source = self._sources.ensure(spec.source_id)
         _check(known)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         folder.mkdir(mode=0o700)
         shutil.copytree(source, folder / "code", symlinks=True)
         return image, volumes.lay_out(folder / "code", spec.mounts)
@@ -197,10 +202,17 @@ class Containers:
         await self._end(known, Exited(container_id, reason, tail=tail))
 
     async def _end(self, known: _Known, exited: Exited) -> None:
-        await asyncio.to_thread(shutil.rmtree, self._folder / exited.container_id, ignore_errors=True)
+        await self._clear(self._folder / exited.container_id)
         self._log.info("container ended", container=exited.container_id, reason=exited.reason)
         self._over(known, exited)
         self._reconcile()  # another may have waited for this end
+
+    async def _clear(self, folder: Path) -> None:
+        """Remove the folder of a container that is over; what stays of it, the next agent tries again."""
+        try:
+            await asyncio.to_thread(remove, folder)
+        except OSError as error:
+            self._log.warning("folder of a container could not be removed", container=folder.name, error=str(error))
 
     def _over(self, known: _Known, exited: Exited) -> None:
         """Remember the end for as long as the server wants the container, so that it is never started again."""

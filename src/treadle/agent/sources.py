@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import re
-import shutil
 import stat
 import struct
 import threading
@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile, mkdtemp
 from typing import BinaryIO
 
+from treadle.depths import remove
 from treadle.model.errors import InvalidInput, TooLarge
 
 MAX_FILES = 100_000
@@ -47,7 +48,8 @@ class Sources:
         self._lock = threading.Lock()
         root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob(".new-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the next agent tries again
+                remove(leftover)
 
     def ensure(self, source_id: str) -> Path:
         """The folder of a source.
@@ -76,7 +78,8 @@ class Sources:
                 unpack(archive, draft)
             draft.replace(target)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            with contextlib.suppress(OSError):  # as above
+                remove(draft)
 
 
 def unpack(archive: BinaryIO, target: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from treadle.depths import remove
 from treadle.model.volume import VOLUMES
 from treadle.model.wire import Mount
 
@@ -25,8 +25,5 @@ def lay_out(code: Path, mounts: Sequence[Mount]) -> list[Mount]:
 
 def _link(place: Path, source: str) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)
+    remove(place)
     place.symlink_to(source, target_is_directory=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -18,12 +17,13 @@ from typing import BinaryIO
 
 import msgspec
 
+from treadle import depths
+from treadle.depths import FOLDER
 from treadle.model.errors import Conflict, InvalidInput, NotFound, TooLarge, TreadleError
 
 MAX_PATH = 4096  # bytes
 MAX_ENTRIES = 100_000  # of one list
 MAX_DEPTH = 100  # folders in folders of one list
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: it may be a pipe
 
 
@@ -94,7 +94,7 @@ class Tree:
             if kind != "folder":
                 os.unlink(parts[-1], dir_fd=folder)
             elif deep:
-                shutil.rmtree(parts[-1], dir_fd=folder)
+                depths.remove(parts[-1], folder=folder)
             else:
                 os.rmdir(parts[-1], dir_fd=folder)
 
@@ -107,23 +107,24 @@ class Tree:
     def usage(self) -> tuple[int, int]:
         """How many files there are, and their bytes together."""
         files = size = 0
-        for _, _, names, folder in os.fwalk(self._root):
-            for name in names:
+        with suppress(OSError), self._folder([]) as root:  # moved meanwhile: it is counted up to there
+            for found in depths.walk(root):
                 with suppress(FileNotFoundError):  # removed meanwhile
-                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                    files, size = files + 1, size + status.st_size
+                    if not found.is_folder:
+                        size += os.stat(found.name, dir_fd=found.folder, follow_symlinks=False).st_size
+                        files += 1
         return files, size
 
     @contextmanager
     def _folder(self, parts: list[str], *, make: bool = False) -> Iterator[int]:
         """The folder at these steps below the root, open."""
-        handle = os.open(self._root, _FOLDER)
+        handle = os.open(self._root, FOLDER)
         try:
             for part in parts:
                 if make:
                     with suppress(FileExistsError):
                         os.mkdir(part, dir_fd=handle)
-                below = os.open(part, _FOLDER, dir_fd=handle)
+                below = os.open(part, FOLDER, dir_fd=handle)
                 os.close(handle)
                 handle = below
             yield handle
@@ -211,7 +212,7 @@ def _collect(folder: int, prefix: str, found: list[Entry], *, deep: bool) -> Non
                 shown = os.fsencode(entry.name).decode(errors="replace")
                 found.append(_entry(prefix + shown, entry.stat(follow_symlinks=False)))
                 if deep and found[-1].kind == "folder":
-                    below = os.open(entry.name, _FOLDER, dir_fd=folder)
+                    below = os.open(entry.name, FOLDER, dir_fd=folder)
                     try:
                         _collect(below, f"{prefix}{shown}/", found, deep=True)
                     finally:

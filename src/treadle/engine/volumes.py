@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from treadle.blob.tree import Tree
+from treadle.depths import remove
 from treadle.model.container import Workspace
 from treadle.model.deployment import Deployment, newest
 from treadle.model.errors import Conflict, NotFound
@@ -46,7 +46,8 @@ class Volumes:
     def __init__(self, store: Store, folder: Path) -> None:
         self._store = store
         self._folder = folder.absolute()
-        shutil.rmtree(folder / INCOMING, ignore_errors=True)  # of a server that was killed
+        with suppress(OSError):
+            remove(folder / INCOMING)  # of a server that was killed
 
     # verbs
 
@@ -116,7 +117,8 @@ class Volumes:
         with suppress(FileNotFoundError):  # it was never used
             self._place(workspace, name).rename(Path(tempfile.mkdtemp(dir=leaving)) / name)
         for folder in leaving.iterdir():  # also what a server has left that was killed
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # the next time
+                remove(folder)
 
     def _place(self, workspace: Workspace, name: str) -> Path:
         return self._folder / workspace.name / name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from treadle.depths import remove
 from treadle.model.container import Isolation
 from treadle.model.deployment import QueueConfig
 from treadle.model.errors import InvalidOption
@@ -43,7 +43,7 @@ class Shield(msgspec.Struct, frozen=True):
         if self.level == Isolation.PROCESS:
             return Sandbox(block_network=config.block_network)
         scratch, root = scratch_of(folder), folder / "root"
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove(scratch)
         for made in (scratch, root):
             made.mkdir(parents=True, mode=0o700)
         return Sandbox(

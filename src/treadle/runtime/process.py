@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from treadle.depths import remove
 from treadle.model import wire
 from treadle.model.container import Isolation
 from treadle.runtime import files, limits, processes
@@ -228,7 +228,8 @@ async def _sweep(container_id: str, session: int, held: Limit | None) -> None:
 
 async def _clear(folder: Path) -> None:
     """Remove what a container that is gone has outside of its folder."""
-    await asyncio.to_thread(shutil.rmtree, scratch_of(folder), ignore_errors=True)
+    with contextlib.suppress(OSError):  # its end is told all the same
+        await asyncio.to_thread(remove, scratch_of(folder))
 
 
 async def _exit_of_child(process: subprocess.Popen[bytes]) -> int | None:

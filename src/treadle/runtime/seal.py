@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import msgspec
+
+from treadle import depths
 
 GONE = ".gone-"  # prefix of folders that are being removed
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -56,9 +57,8 @@ def remove(root: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         root.chmod(_OWNERS)  # a folder that its owner may not write into cannot be renamed
         root.rename(gone)
-    for name, _, _ in os.walk(gone):
-        Path(name).chmod(_OWNERS)
-    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(OSError):  # what stays has a name by which a sweep finds it
+        depths.remove(gone)
 
 
 def weigh(root: Path) -> Weight:
