@@ -25,7 +25,7 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Troubles:
-    """By deployment. A hint: it is lost with the server, and undone by a rollback: what was told is told again then."""
+    """By deployment. A hint: lost with the server, and undone by a rollback, after which what was told is told again."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
