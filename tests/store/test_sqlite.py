@@ -66,6 +66,27 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_there(tmp_path: Path) ->
     store.close()
 
 
+def test_a_full_disk_is_the_answer_to_all_that_share_the_transaction(tmp_path: Path) -> None:
+    """SQLite has rolled it back at once: later parts and the commit are told why, and the next transaction is as ever."""
+    store = SqliteStore.open(tmp_path / "treadle.db")
+    size = store._connection.pragma("page_count")
+    store._connection.pragma("max_page_count", size)
+
+    with pytest.raises(NoSpace), store.transaction():
+        with pytest.raises(NoSpace), store.savepoint():
+            store.add_source(1, "x" * 100_000, 1, 0.0)
+        assert not store._connection.in_transaction
+        with pytest.raises(NoSpace), store.savepoint():
+            pytest.fail("this part cannot be written any more")
+    store._connection.pragma("max_page_count", size + 1000)
+    with pytest.raises(TreadleError, match="outside a transaction"):
+        store.add_source(1, "alone", 1, 0.0)
+    with store.transaction(), store.savepoint():
+        store.add_source(1, "after", 1, 0.0)
+    assert store._cursor.execute("SELECT id FROM source").fetchall() == [("after",)]
+    store.close()
+
+
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
     """Readers open the file read-only."""
     store = SqliteStore.open(tmp_path / "treadle.db")

@@ -174,10 +174,13 @@ class Bridge:
         """Look at the fleet now; many calls before the look are one."""
         if not self._scaling:
             self._scaling = True
-            self.tell(self._scale_once, None)
+            self.tell(self._scale_once, None, self._scaled)
+
+    def _scaled(self) -> None:
+        self._scaling = False
 
     def _scale_once(self, now: float, requests: Sequence[None]) -> Sequence[None]:
-        self._scaling = False
+        self._scaled()  # what is written after this look needs another; a transaction that is over never comes here
         return self.engine.scaler.scale(now, requests)
 
     def awaited(self, task_id: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import NoReturn
 
 import apsw
 import msgspec
@@ -32,6 +33,7 @@ class SqliteStore(SqliteReader):
     def __init__(self, connection: apsw.Connection, path: Path) -> None:
         super().__init__(connection)
         self._path = path
+        self._ended_by: BaseException | None = None  # what had SQLite roll back the whole transaction
         self._deployments = Numbers(lambda key: self._value(sql.DEPLOYMENT_SEQ, key), "deployment")
         self._containers = Numbers(lambda key: self._value(sql.CONTAINER_SEQ, key), "container")
         self._last_seq: int = self._value(sql.LAST_SEQ)
@@ -79,13 +81,13 @@ class SqliteStore(SqliteReader):
         self._cursor.execute(sql.BEGIN)
         try:
             yield
+            self._check_transaction()
             self._cursor.execute(sql.COMMIT)
-        except (apsw.CorruptError, apsw.FullError) as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised again
             self._back(sql.ROLLBACK)
-            raise self._told(error) from error
-        except BaseException:
-            self._back(sql.ROLLBACK)
-            raise
+            self._raise(error)
+        finally:
+            self._ended_by = None
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -93,16 +95,27 @@ class SqliteStore(SqliteReader):
         self._cursor.execute(sql.SAVEPOINT)
         try:
             yield
-        except (apsw.CorruptError, apsw.FullError) as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised again
             self._back(sql.UNDO, sql.RELEASE)
-            raise self._told(error) from error
-        except BaseException:
-            self._back(sql.UNDO, sql.RELEASE)
-            raise
+            self._raise(error)
         self._cursor.execute(sql.RELEASE)
 
-    def _told(self, error: apsw.Error) -> TreadleError:
-        return NoSpace() if isinstance(error, apsw.FullError) else damaged(self._path, str(error))
+    def _raise(self, error: BaseException) -> NoReturn:
+        """Raise this in our words. What has cost the whole transaction is kept for the others that share it."""
+        told = self._told(error)
+        if not self._connection.in_transaction:
+            self._ended_by = told
+        if told is error:
+            raise error
+        raise told from error
+
+    def _told(self, error: BaseException) -> BaseException:
+        match error:
+            case apsw.FullError():
+                return NoSpace()
+            case apsw.CorruptError():
+                return damaged(self._path, str(error))
+        return error
 
     def _back(self, *statements: str) -> None:
         self._deployments.forget()  # what had the numbers may not be there any more
@@ -114,8 +127,10 @@ class SqliteStore(SqliteReader):
     def _check_transaction(self) -> None:
         """Refuse to write outside a transaction, where each statement would be durable alone.
 
-        This also holds after an error that made SQLite roll the whole transaction back.
+        After an error that had SQLite roll the whole transaction back (a full disk, say) that one is raised again.
         """
+        if self._ended_by is not None:
+            raise self._ended_by
         if not self._connection.in_transaction:
             raise TreadleError("The store was written to outside a transaction.", "Use `with store.transaction():`.")
 
