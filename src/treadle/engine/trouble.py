@@ -25,7 +25,7 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 class Troubles:
-    """By deployment. A hint: lost with the server, and undone by a rollback, after which what was told is told again."""
+    """By deployment. A hint: lost with the server, and undone by a rollback: then it is told again."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
