@@ -79,7 +79,8 @@ class BreakableStore(SqliteStore):
                 yield
             finally:
                 self._connection.exec_trace = None
-            if self.broken and self._connection.total_changes() != before:
+            wrote = self._connection.in_transaction and self._connection.total_changes() != before
+            if self.broken and wrote:
                 self._run_full()
 
     def _run_full(self) -> None:

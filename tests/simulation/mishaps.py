@@ -246,6 +246,7 @@ class Mishaps(Users):
 
     def fill_disk(self) -> None:
         self.store.broken = self.random.randint(1, 2)
+        self.store.full_at = self.random.choice([0, 0, 1, 2, 5])
 
     def stay_full(self) -> None:
         """The disk is full for longer than a lease, while everybody else goes on."""

@@ -65,12 +65,14 @@ class Server:
     def ask(self, verb: Callable[..., Any], request: Any = None, ticket: Callable[[Any], None] | None = None) -> None:
         self.pending.append(Call(verb, request, ticket))
 
-    def do(self, verb: Callable[..., Any]) -> None:
+    def do(self, verb: Callable[..., Any], failed: Callable[[], None] = lambda: None) -> None:
         """What the server does by itself: it fails with a full disk, and never otherwise."""
 
         def settle(answer: Any) -> None:
             works = not isinstance(answer, Exception) or isinstance(answer, NoSpace)
             assert works, f"the server comes to grief by itself: {answer!r}"
+            if isinstance(answer, Exception):
+                failed()
 
         self.ask(verb, None, settle)
 
@@ -127,10 +129,13 @@ class Server:
     def _scale(self) -> None:
         if not self._scaling:
             self._scaling = True
-            self.do(self._scale_once)
+            self.do(self._scale_once, self._scaled)
+
+    def _scaled(self) -> None:
+        self._scaling = False
 
     def _scale_once(self, now: float, requests: Sequence[None]) -> Sequence[None]:
-        self._scaling = False
+        self._scaled()
         return self.engine.scaler.scale(now, requests)
 
     def read(self) -> None:
