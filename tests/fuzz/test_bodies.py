@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle.runner.results import arguments
+from treadle.server import house
 
 from .effort import effort
 from .listening import Listening, check_error, check_refusal
@@ -89,6 +90,30 @@ def test_a_number_out_of_range_is_refused_in_few_words(server: Listening, field:
     check_refusal(answer)
     assert answer.status_code == 400
     assert field in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("field", "entry"),
+    [("volumes", '{"name":"v","mount_path":"%d"}'), ("secrets", '"A%d"'), ("gpus", '"A%d"'), ("retry_for", '"A%d"')],
+)
+def test_a_list_of_thousands_in_a_definition_is_refused_in_few_words(server: Listening, field: str, entry: str) -> None:
+    """Before anything is done with each of its entries."""
+    entries = ",".join(entry % number for number in range(2500))
+    body = f'{{"name":"n","source_id":"s","image_id":"i","config":{{"handler":"a:b","{field}":[{entries}]}}}}'
+    answer = server.request("POST", "/v2/deployments", content=body.encode())
+    check_refusal(answer)
+    assert answer.status_code == 400
+    assert "with 2500 entries" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v2/deployments"), ("POST", "/v2/serve"), ("PUT", "/v2/serve/x"), ("POST", "/v2/images")])
+def test_a_definition_has_a_limit_of_its_own(server: Listening, monkeypatch: pytest.MonkeyPatch, method: str, path: str) -> None:
+    """Smaller than that of arguments: it is kept for good, and read with each task."""
+    monkeypatch.setattr(house, "MAX_DEFINITION", 1000)
+    answer = server.request(method, path, content=b" " * 1001)
+    check_refusal(answer)
+    assert answer.status_code == 413
+    assert "1000 bytes" in answer.json()["error"]
 
 
 def test_a_refusal_does_not_repeat_a_large_value(server: Listening) -> None:

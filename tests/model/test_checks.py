@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, get_origin
 
 import msgspec
 import pytest
@@ -23,7 +24,8 @@ from treadle.model.deployment import (
     shown,
     spec_digest,
 )
-from treadle.model.errors import InvalidOption
+from treadle.model.errors import InvalidOption, listed
+from treadle.model.volume import VolumeMount
 
 
 def refused(error: pytest.ExceptionInfo[InvalidOption], option: str, value: object) -> None:
@@ -222,3 +224,51 @@ def test_equal_images_have_equal_digests(env: dict[str, str], packages: list[str
     except UnicodeEncodeError:
         return
     assert spec_digest(spec) == spec_digest(turned) == spec_digest(msgspec.json.decode(encoded, type=ImageSpec))
+
+
+def many(count: int) -> tuple[str, ...]:
+    return tuple(f"a{number}" for number in range(count))
+
+
+@pytest.mark.parametrize(
+    ("option", "most", "make"),
+    [
+        ("volumes", 64, lambda n: QueueConfig(handler="a:f", volumes=tuple(VolumeMount("v", path) for path in many(n)))),
+        ("secrets", 256, lambda n: QueueConfig(handler="a:f", secrets=many(n))),
+        ("gpu", 16, lambda n: QueueConfig(handler="a:f", gpus=many(n), gpu_count=1)),
+        ("env", 1000, lambda n: QueueConfig(handler="a:f", env=dict.fromkeys(many(n), ""))),
+        ("retry_for", 1000, lambda n: QueueConfig(handler="a:f", retry_for=many(n))),
+        ("python_packages", 1000, lambda n: QueueConfig(handler="a:f", image=ImageSpec(python_packages=many(n)))),
+        ("commands", 1000, lambda n: QueueConfig(handler="a:f", image=ImageSpec(commands=many(n)))),
+        ("installed", 1000, lambda n: QueueConfig(handler="a:f", image=ImageSpec(commands=("",) * 1000, installed=(0,) * n))),
+        ("env_vars", 1000, lambda n: QueueConfig(handler="a:f", image=ImageSpec(env_vars=dict.fromkeys(many(n), "")))),
+    ],
+)
+def test_every_list_of_a_definition_has_an_end(option: str, most: int, make: Callable[[int], QueueConfig]) -> None:
+    """Before anything looks at what is in it, for some look at each together with all others."""
+    check_config(make(most))
+    with pytest.raises(InvalidOption, match=f"^{option} with {most + 1} entries is not allowed. Allowed: at most {most}.$"):
+        check_config(make(most + 1))
+
+
+def test_no_list_of_a_definition_was_forgotten() -> None:
+    """Whoever adds one to the struct sets its limit."""
+    fields = [*msgspec.structs.fields(QueueConfig), *msgspec.structs.fields(ImageSpec)]
+    lists = {field.name for field in fields if get_origin(field.type) in (tuple, dict)}
+    assert lists == {"gpus", "env", "secrets", "volumes", "retry_for", "python_packages", "commands", "installed", "env_vars"}
+
+
+@pytest.mark.parametrize("option", ["env", "secrets"])
+def test_the_name_of_a_variable_has_an_end(option: str) -> None:
+    """255 characters."""
+    make = {"env": lambda name: {name: ""}, "secrets": lambda name: (name,)}[option]
+    check_config(QueueConfig(**{"handler": "a:f", option: make("A" * 255)}))
+    with pytest.raises(InvalidOption, match=f"{option}='AAA"):
+        check_config(QueueConfig(**{"handler": "a:f", option: make("A" * 256)}))
+
+
+def test_an_error_tells_a_list_by_its_beginning() -> None:
+    """The first ten, none of them at length."""
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([*"0123456789"]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert listed(["x" * 500, *"abcdefghijkl"]) == f"{'x' * 200}…, a, b, c, d, e, f, g, h, i and 3 more"

@@ -116,6 +116,19 @@ def test_a_draft_is_at_least_as_closed_as_its_maker(server: Inside) -> None:
     assert _draft(server, token, min_isolation=1).status_code == 200
 
 
+def test_what_it_has_not_is_told_by_its_beginning(inside: tuple[Inside, str, str]) -> None:
+    """However much it asks for."""
+    server, token, _ = inside
+    names = [f"K{number}" for number in range(15)]
+    for name in names:
+        server.request("POST", "/v2/secrets", json={"name": name, "value": "x"})
+    asked = {"name": "", "config": {"handler": "app:other", "secrets": names}}
+    refused = server.request("POST", "/v2/deployments", token=token, json=asked)
+    assert refused.status_code == 403
+    assert "secret K0, secret K1, " in refused.json()["error"]
+    assert "secret K9 and 5 more." in refused.json()["error"]
+
+
 def test_a_token_is_worth_nothing_when_its_container_is_over(server: Inside) -> None:
     """From the moment that its end is known."""
     server.deploy()

@@ -12,7 +12,7 @@ from treadle.engine.secrets import Secrets
 from treadle.engine.volumes import Volumes
 from treadle.model.container import Workspace
 from treadle.model.deployment import Deployment, DeploymentKind, Image, QueueConfig
-from treadle.model.errors import Forbidden, InvalidInput, NotFound, TreadleError
+from treadle.model.errors import Forbidden, InvalidInput, NotFound, TreadleError, listed
 from treadle.model.rooted import needs_engine
 from treadle.rules.lending import not_lent
 from treadle.store.base import Store
@@ -110,7 +110,7 @@ class Catalog:
                 return InvalidInput(what, "Leave one of the two out.")
         if missing := self._secrets.missing(request.workspace_id, request.config.secrets):
             advice = f"Create it with `treadle secret create {missing[0]}`, or remove it from secrets=[…]."
-            return InvalidInput(f"Secret does not exist: {', '.join(missing)}.", advice)
+            return InvalidInput(f"Secret does not exist: {listed(missing)}.", advice)
         return None
 
     def _make(self, request: Deploy, now: float) -> NewDeployment | TreadleError:
@@ -118,7 +118,7 @@ class Catalog:
         if not request.name and (draft := self._store.draft(request.workspace_id, digest)):
             return NewDeployment(draft, created=False)
         if request.lender is not None and (others := not_lent(request.config, request.lender)):
-            what = f"A container may not make a draft with what it has not itself: {', '.join(others)}."
+            what = f"A container may not make a draft with what it has not itself: {listed(others)}."
             return Forbidden(what, "Deploy that queue by name, or declare the same in the one that calls it.")
         kind = DeploymentKind.DEPLOYMENT if request.name else DeploymentKind.DRAFT
         deployment = request.made(kind, digest, now, version=self._next_version(request))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from enum import StrEnum
 from urllib.parse import urlsplit
 
 import msgspec
 
 from treadle.model.errors import InvalidOption
-from treadle.model.volume import VolumeMount, check_mounts
+from treadle.model.volume import MAX_VOLUMES, VolumeMount, check_mounts
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 HANDLER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -26,6 +26,11 @@ MAX_RETRIES = 100
 MAX_TIMEOUT = 7 * 86400
 MAX_TTL = 30 * 86400
 MAX_MEMORY = 1024 * 1024  # MiB
+MAX_DEFINITION = 1024 * 1024  # bytes of JSON
+MAX_GPUS = 16  # names in order of preference
+MAX_SECRETS = 256
+MAX_LISTED = 1000  # variables, packages, commands or exceptions
+MAX_ENV_NAME = 255  # characters
 RESERVED_NAMES = frozenset({"id", "public", "latest", "warmup", "batch"})
 
 
@@ -240,13 +245,24 @@ def _is_url(url: str) -> bool:
         return False
 
 
+def check_count(option: str, values: Sized, most: int) -> None:
+    """Refuse a list of more than so many, before anything looks at each of them."""
+    if len(values) > most:
+        raise InvalidOption(f"{option} with {len(values)} entries is not allowed.", f"Allowed: at most {most}.")
+
+
+def _check_env_name(option: str, name: object) -> None:
+    if not isinstance(name, str) or not ENV_NAME.fullmatch(name) or len(name) > MAX_ENV_NAME:
+        raise bad(option, name, f"names of 1-{MAX_ENV_NAME} letters, digits and '_', not starting with a digit")
+
+
 def check_env(option: str, env: object) -> dict[str, str]:
     """Environment variables: names of letters, digits and `_`; string values."""
     if not isinstance(env, dict):
         raise bad(option, env, "a dict of str to str")
+    check_count(option, env, MAX_LISTED)
     for key, value in env.items():
-        if not isinstance(key, str) or not ENV_NAME.fullmatch(key):
-            raise bad(option, key, "names of letters, digits and '_', not starting with a digit")
+        _check_env_name(option, key)
         if not isinstance(value, str) or "\0" in value:
             raise bad(f"{option}[{key!r}]", value, "a string without NUL")
     return env
@@ -260,6 +276,8 @@ def _between(option: str, value: object, low: int, high: int) -> None:
 def check_image(spec: ImageSpec) -> ImageSpec:
     if not PYTHON.fullmatch(spec.python_version):
         raise bad("python_version", spec.python_version, '"python3" or "python3.N", e.g. "python3.12"')
+    for option in ("python_packages", "commands", "installed"):
+        check_count(option, getattr(spec, option), MAX_LISTED)
     for package in spec.python_packages:
         if not package.strip() or "\n" in package or package.lstrip().startswith("-"):
             raise bad("python_packages", package, 'requirement specifiers such as "numpy" or "pillow>=12"')
@@ -301,15 +319,18 @@ def check_config(config: QueueConfig) -> QueueConfig:
     if config.callback_url is not None:
         check_url("callback_url", config.callback_url)
     check_env("env", config.env)
+    check_count("retry_for", config.retry_for, MAX_LISTED)
+    check_count("secrets", config.secrets, MAX_SECRETS)
     for name in config.secrets:
-        if not ENV_NAME.fullmatch(name):
-            raise bad("secrets", name, "names of letters, digits and '_', not starting with a digit")
+        _check_env_name("secrets", name)
+    check_count("volumes", config.volumes, MAX_VOLUMES)
     check_mounts(config.volumes)
     check_image(config.image)
     return config
 
 
 def _check_gpus(config: QueueConfig) -> None:
+    check_count("gpu", config.gpus, MAX_GPUS)
     for name in config.gpus:
         if len(name) > 64 or not re.search(r"[A-Za-z0-9]", name):
             raise bad("gpu", name, 'the name of a GPU such as "A10G" or "any", at most 64 characters')

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+MAX_TOLD = 10  # of a list that an error tells
+MAX_WORDS = 200  # characters of each
+
 
 def sentence(text: str) -> str:
     """A text that somebody else has written, with a full stop unless it ends like a sentence."""
     text = text.strip()
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def listed(things: Sequence[str]) -> str:
+    """A list in a sentence, as far as an error should tell it: the first ones, and how many more there are."""
+    told = ", ".join(thing if len(thing) <= MAX_WORDS else f"{thing[:MAX_WORDS]}…" for thing in things[:MAX_TOLD])
+    return told if len(things) <= MAX_TOLD else f"{told} and {len(things) - MAX_TOLD} more"
 
 
 class TreadleError(Exception):

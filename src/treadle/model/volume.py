@@ -12,6 +12,7 @@ from treadle.model.errors import InvalidOption
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 MAX_PATH = 1024  # characters
+MAX_VOLUMES = 64  # of one queue: each path is held against all others
 VOLUMES = "/volumes"  # where a container at isolation level 2 finds those with a relative path, too
 UNQUOTED = frozenset(",\"")  # an engine's command reads them as the end of a path
 # Nothing is mounted over or below these: they are the machine's, the kernel's, or the container's own.

@@ -73,7 +73,7 @@ class Deployments(Switches):
     async def deploy(self, request: AnyRequest, house: NamedDependency[House]) -> Deployed:
         """Make the next version of a name, or find or make a draft."""
         caller = house.caller(request, Role.DEPLOY, container=True)
-        asked = await decode_body(request, DeployRequest, house.settings.max_body)
+        asked = await decode_body(request, DeployRequest, house.max_definition)
         if asked.name:
             check_name(asked.name)
         if caller.container is not None:

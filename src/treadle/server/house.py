@@ -9,6 +9,7 @@ import msgspec
 
 from treadle.engine.face import Blob, Reader
 from treadle.model.container import Role
+from treadle.model.deployment import MAX_DEFINITION
 from treadle.model.errors import NotFound
 from treadle.model.settings import Settings
 from treadle.server.auth import Caller, Doors
@@ -45,6 +46,11 @@ class House(msgspec.Struct, frozen=True):
     sessions: Sessions
     shield: Shield
     draining: Callable[[], bool]
+
+    @property
+    def max_definition(self) -> int:
+        """Bytes of a body that defines a queue or an image."""
+        return min(MAX_DEFINITION, self.settings.max_body)
 
     def caller(self, request: AnyRequest, role: Role, *, container: bool = False, workspace: str = "") -> Caller:
         """Whoever sends this request: a role that includes `role`; with `container` also the runner of a container.

@@ -28,7 +28,7 @@ class Images(Controller):
     async def build(self, request: AnyRequest, house: NamedDependency[House]) -> Stream:
         """Build an image or find it; JSON lines of build events, the last one with the id or the error."""
         caller = house.caller(request, Role.DEPLOY)
-        spec = check_image((await decode_body(request, BuildRequest, house.settings.max_body)).spec)
+        spec = check_image((await decode_body(request, BuildRequest, house.max_definition)).spec)
         if spec.context_id and not house.reader.has_source(caller.workspace_id, spec.context_id):
             raise InvalidInput("The context of the Dockerfile was never uploaded.", "PUT it to /v2/sources first.")
         return Stream(_lines(house.builds.build(spec)), media_type=LINES)

@@ -73,7 +73,7 @@ class Serving(Controller):
 
 async def _made(request: AnyRequest, house: House) -> Deploy:
     caller = house.caller(request, Role.DEPLOY)
-    asked = await decode_body(request, ServeRequest, house.settings.max_body)
+    asked = await decode_body(request, ServeRequest, house.max_definition)
     return Deploy(
         new_id=uuid7(time.time(), os.urandom(10)),
         workspace_id=caller.workspace_id,
