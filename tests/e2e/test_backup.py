@@ -121,6 +121,19 @@ def test_without_a_server_the_folder_is_backed_up_and_restored(lived: Place, tmp
     assert lived.up().ended(lived.submit(n=7))["result"] == 7
 
 
+def test_a_backup_replaces_nothing_but_a_backup(lived: Place, tmp_path: Path) -> None:
+    """A slip of the hand costs nobody a file; the same name each night is fine."""
+    file = tmp_path / "mine"
+    file.write_text("precious")
+    done = lived.cli("backup", str(file))
+    assert (done.returncode, file.read_text()) == (1, "precious")
+    assert "is there already, and is no backup: it was left as it is." in done.stderr
+    file.unlink()
+    for _ in range(2):
+        done = lived.cli("backup", str(file))
+        assert done.returncode == 0, done.stderr
+
+
 def test_verify_tells_what_is_wrong(lived: Place) -> None:
     """Each thing is a line with its subject; exit code 1; JSON has the same."""
     assert lived.stop() == 0

@@ -13,7 +13,8 @@ import msgspec
 import psutil
 
 from treadle.model.deployment import QueueConfig
-from treadle.model.wire import LAST_WORDS, RunSpec
+from treadle.model.wire import LAST_WORDS, RunSpec, Surroundings
+from treadle.runtime.files import sheet
 
 from .link_server import DEADLINE, Link, Server, wait_until
 
@@ -40,6 +41,7 @@ class Runner:
         self.code = folder / "code"
         self.python = [sys.executable]
         self.env: dict[str, str] | None = None
+        self.around: Surroundings | None = None  # what its children are to take on; None: what it has itself
         self.owner: int | None = None  # of what it is given, if it is not run by us
         self.process: subprocess.Popen[bytes]
 
@@ -71,9 +73,11 @@ class Runner:
         if self.owner is not None:
             for path in self._folder.rglob("*"):
                 os.chown(path, self.owner, self.owner)
-        with (self._folder / "log").open("wb") as log:
+        with (self._folder / "log").open("wb") as log, sheet(msgspec.msgpack.encode(self.around)) as around:
+            given = [] if self.around is None else [around.fileno()]
             self.process = subprocess.Popen(
-                [*self.python, "-m", "treadle.runner", str(self._folder)],
+                [*self.python, "-m", "treadle.runner", str(self._folder), *map(str, given)],
+                pass_fds=given,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

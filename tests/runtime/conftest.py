@@ -53,8 +53,9 @@ def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
         )
         if by_engine:
             mounted = request.getfixturevalue("layer")
-            return StartSpec(folder, Path("/usr/bin/python3"), run, {"PYTHONPATH": LAYER}, image=BASE, layer=mounted)
-        return StartSpec(folder, Path(sys.executable), run)
+            there = Path("/usr/bin/python3")
+            return StartSpec(folder, there, there, run, {"PYTHONPATH": LAYER}, image=BASE, layer=mounted)
+        return StartSpec(folder, Path(sys.executable), Path(sys.executable), run)
 
     yield build
     for container_id in made:
@@ -63,9 +64,14 @@ def make(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
             engine().ask("rm", "--force", container_id)
 
 
-def script_command(python: Path, folder: Path) -> list[str]:
-    """Runs the container's script in place of the runner."""
+def engine_command(python: Path, folder: Path) -> list[str]:
+    """Runs the container's script in place of the runner, in an image of an engine."""
     return [str(python), str(folder / "code" / "runner.py"), str(folder)]
+
+
+def script_command(python: Path, folder: Path) -> list[str]:
+    """The same on this machine, where the runner is told what it is to hand on."""
+    return [*script_zygote(python), str(folder)]
 
 
 def mechanisms() -> list[Limits]:
@@ -118,7 +124,7 @@ def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
     """Each way to start a container."""
     chosen = RUNTIMES[request.param]
     if chosen is None:
-        yield DockerRuntime(engine(), script_command)
+        yield DockerRuntime(engine(), engine_command)
         return
     limits, way = chosen
     plain = ProcessRuntime(limits, script_command, Zygotes(script_zygote) if way == "zygote" else None)

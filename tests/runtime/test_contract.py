@@ -210,7 +210,7 @@ async def test_an_empty_folder_is_not_adopted(runtime: Runtime, tmp_path: Path) 
 async def test_a_container_survives_the_death_of_its_agent_and_its_end_is_noticed(runtime: Runtime, make) -> None:
     """A process that is not our child: another process starts it and is killed."""
     by_engine = isinstance(runtime, DockerRuntime)
-    made = "DockerRuntime(engine(), script_command)" if by_engine else (
+    made = "DockerRuntime(engine(), engine_command)" if by_engine else (
         f"ProcessRuntime(probe({runtime.limits!r}), script_command)"
     )
     spec: StartSpec = make(SLEEPER)
@@ -218,7 +218,7 @@ async def test_a_container_survives_the_death_of_its_agent_and_its_end_is_notice
     program = f"""
 import asyncio, pathlib, sys, msgspec
 sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
-from runtime.conftest import engine, script_command
+from runtime.conftest import engine, engine_command, script_command
 from treadle.runtime.docker import DockerRuntime
 from treadle.runtime.base import StartSpec
 from treadle.runtime.probe import probe

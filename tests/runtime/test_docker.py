@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runtime.conftest import engine, script_command
+from runtime.conftest import engine, engine_command
 from runtime.waiting import async_test, until
 from treadle.model import wire
 from treadle.model.errors import Unavailable
@@ -78,7 +78,7 @@ async def test_a_container_that_never_takes_its_environment_is_given_up(runtime:
     """The Python of a strange image may do what it likes; the engine has nothing of it afterwards."""
     spec = make("pass")
     strange = msgspec.structs.replace(spec, python=Path("/usr/bin/sleep"))
-    stuck = DockerRuntime(engine(), script_command, patience=1.0)
+    stuck = DockerRuntime(engine(), engine_command, patience=1.0)
     stuck._arguments = lambda spec, pipe: [*_until_image(runtime, spec, pipe), "600"]  # type: ignore[method-assign]
     with pytest.raises(Unavailable, match="has not begun within 1 s"):
         await stuck.start(strange)

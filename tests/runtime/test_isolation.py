@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runtime.conftest import script_command
 from runtime.waiting import async_test, until
 from treadle.model.container import Isolation
 from treadle.model.deployment import QueueConfig
@@ -21,6 +22,11 @@ from treadle.runtime.process import ProcessRuntime
 
 PROCESS, LANDLOCK, NAMESPACES = Isolation.PROCESS, Isolation.LANDLOCK, Isolation.NAMESPACES
 CONFIG = QueueConfig(handler="app:f")
+TELLS_SCRATCH = """
+    import os, pathlib, sys, time
+    pathlib.Path(sys.argv[1], "told").write_text(os.environ["TMPDIR"])
+    time.sleep(600)
+"""
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, landlock: str, namespaces: str) -> None:
@@ -150,9 +156,9 @@ def test_the_folder_for_temporary_files_has_a_short_path() -> None:
 async def test_a_container_is_told_what_to_enter_and_its_temporary_files_go_with_it(tmp_path: Path, make) -> None:
     """In run.msgpack; the folder is there while it lives."""
     shield = Shield(LANDLOCK, "", (str(tmp_path / "data"),), ("/srv",))
-    runtime = ProcessRuntime(Limits("watchdog"), _sleeping, shield=shield)
+    runtime = ProcessRuntime(Limits("watchdog"), script_command, shield=shield)
     assert (runtime.isolation, runtime.no_higher) == (LANDLOCK, "")
-    spec = msgspec.structs.replace(make(""), gpu_files=["/dev/nvidia7"])
+    spec = msgspec.structs.replace(make(TELLS_SCRATCH), gpu_files=["/dev/nvidia7"])
     running = await runtime.start(spec)
     run = msgspec.msgpack.decode((spec.folder / "run.msgpack").read_bytes(), type=RunSpec)
     scratch = scratch_of(spec.folder)
@@ -161,12 +167,8 @@ async def test_a_container_is_told_what_to_enter_and_its_temporary_files_go_with
     assert (run.sandbox.hidden, run.sandbox.shared) == ([str(tmp_path / "data")], ["/srv"])
     assert run.sandbox.gpu_files == ["/dev/nvidia7"]
     assert run.sandbox.scratch == str(scratch) and scratch.is_dir()
-    environment = Path(f"/proc/{running.pid}/environ")
-    await until(lambda: f"TMPDIR={scratch}\0" in environment.read_text())
+    told = spec.folder / "told"
+    await until(lambda: told.exists() and told.read_text() == str(scratch))
     running.kill()
     await asyncio.wait_for(running.wait(), 30)
     assert not scratch.exists()
-
-
-def _sleeping(_python: Path, _folder: Path) -> list[str]:
-    return ["sleep", "600"]

@@ -22,7 +22,7 @@ from treadle.runtime import processes
 from treadle.runtime.base import StartSpec
 from treadle.runtime.probe import Limits
 from treadle.runtime.process import ProcessRuntime, environment
-from treadle.runtime.zygote import KEPT, Zygotes, forkable
+from treadle.runtime.zygote import KEPT, Zygotes
 
 pytestmark = [
     pytest.mark.process,
@@ -98,24 +98,6 @@ async def test_the_environment_is_exactly_the_one_declared(
     inherited = dict(line.split("=", 1) for line in told["child"].split("\0") if line)
     assert {name: text for name, text in inherited.items() if name not in shell_adds} == declared
     assert "TREADLE_SECRET_PROBE" not in told["kernel"]
-
-
-@async_test
-async def test_a_python_path_is_obeyed_by_spawning(runtime: ProcessRuntime, make, tmp_path: Path) -> None:
-    """What an interpreter reads at its start cannot be had from one that has started already."""
-    env = {"PYTHONPATH": str(tmp_path / "lib")}
-    spec: StartSpec = make(TELLS_ENVIRONMENT, config=QueueConfig(handler="app:f", env=env))
-    running = await runtime.start(spec)
-    assert await running.wait() == 0
-    assert str(tmp_path / "lib") in msgspec.json.decode((spec.folder / "told").read_bytes())["path"]
-
-
-@pytest.mark.parametrize("name", ["PYTHONHASHSEED", "LD_PRELOAD", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES", "LC_ALL"])
-def test_what_is_read_at_the_start_of_a_program_is_never_forked(name: str) -> None:
-    """Variables of the interpreter, the loader, the allocator and the locale ask for a fresh process."""
-    plain = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1", "HOME": "/", "A": "b"}
-    assert forkable(plain)
-    assert not forkable(plain | {name: "1"})
 
 
 @async_test

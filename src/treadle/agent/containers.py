@@ -175,7 +175,7 @@ class Containers:
             orphan_grace=self._orphan_grace,
         )
         env = dict(spec.image.spec.env_vars)
-        start = StartSpec(folder, built.python, run, env, spec.secrets, mounts)
+        start = StartSpec(folder, built.python, built.runner, run, env, spec.secrets, mounts)
         gpu_files = [self._gpu_files[one] for one in spec.gpus if one in self._gpu_files]
         return await self._runtime.start(
             msgspec.structs.replace(start, gpu_files=gpu_files, image=built.engine_image, layer=built.layer)

@@ -182,7 +182,7 @@ class Agent:
             self._link.send(Built(build.build_id, error=f"The image could not be built: {error}"))
         else:
             if not built.engine_image:
-                self._runtime.warm(built.python)
+                self._runtime.warm(built.runner)
             self._link.send(Built(build.build_id, built.image, built.cached))
 
 

@@ -32,6 +32,7 @@ def backup(file: File, data: Data = None, as_json: Json = False) -> None:
     settings, console = load(data=data), console_for(as_json)
     if not file.name:
         raise InvalidInput(f"{str(file)!r} is not the name of a file.", "Name the file that the backup becomes.")
+    _check_target(file)
     draft = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         with _blocks(settings, console) as blocks:
@@ -47,6 +48,15 @@ def backup(file: File, data: Data = None, as_json: Json = False) -> None:
     _warn(console, missing)
     console.say(NOT_HELD)
     console.say("It opens secrets: keep it as safe as the data folder.")
+
+
+def _check_target(file: Path) -> None:
+    """A backup may take the place of an older one, and of nothing else."""
+    from treadle.server.offline import looks_like_backup  # noqa: PLC0415 - loads the engine
+
+    if file.exists() and not (file.is_file() and looks_like_backup(file)):
+        what = f"{str(file)!r} is there already, and is no backup: it was left as it is."
+        raise InvalidInput(what, "Name a file that is not there yet, or an older backup to be replaced.")
 
 
 @contextmanager

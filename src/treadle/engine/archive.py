@@ -113,6 +113,11 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield block
 
 
+def is_one(file: BinaryIO) -> bool:
+    """Whether this begins as a backup does."""
+    return file.read(len(HEAD) + 1) == f"{HEAD}\0".encode()
+
+
 def unpack(file: BinaryIO, place: Callable[[str], Path | None], told: Told) -> tuple[Head, Sums]:
     """Read an archive to its end, and put each member at the path that `place` gives its name.
 

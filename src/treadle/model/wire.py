@@ -298,6 +298,7 @@ class Sandbox(msgspec.Struct, frozen=True):
     root: str = ""  # an empty folder over which the new root is put together
     block_network: bool = False
     gpu_files: list[str] = []  # of the devices that it may open, beside those that all share
+    environment: str = ""  # the folder of the image's interpreter and packages
 
 
 class RunSpec(msgspec.Struct, frozen=True):
@@ -336,10 +337,17 @@ class Spawn(msgspec.Struct, frozen=True, tag="spawn"):
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """What the zygote itself never reads: its memory is in every container, and these are secrets of one."""
+    """What children take on inside their sandbox, and nothing of the runner outside of it.
 
-    cwd: str
-    env: dict[str, str]
+    The zygote never reads it: its memory is in every container, and these are secrets of one.
+    """
+
+    env: dict[str, str]  # all variables
+    python: str  # the image's interpreter
+
+
+# What zygotes and runners are started with, beside the mark of their container.
+START = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 
 
 # zygote -> runtime

@@ -15,25 +15,31 @@ import msgspec
 from treadle.model.container import Isolation
 from treadle.model.wire import LAST_WORDS, RunSpec
 from treadle.runner import process
+from treadle.runner.inside import Inside
 
 TEMPLATE_END_SECONDS = 2.0
 
 
 def main(argv: list[str]) -> int:
-    """Run the container described by FOLDER/run.msgpack; the exit code says how it ended (runner/parent.py)."""
-    if len(argv) != 2:
-        print("usage: python -m treadle.runner FOLDER (the folder holds run.msgpack)", file=sys.stderr)
+    """Run the container described by FOLDER/run.msgpack; the exit code says how it ended (runner/parent.py).
+
+    SHEET is an open file that holds what the children take on inside the sandbox; without it they have this process's
+    environment and packages, which is right where this process is inside already.
+    """
+    if len(argv) not in (2, 3):
+        print("usage: python -m treadle.runner FOLDER [SHEET] (the folder holds run.msgpack)", file=sys.stderr)
         return 64
     file = Path(argv[1]) / "run.msgpack"
     try:
         spec = msgspec.msgpack.decode(file.read_bytes(), type=RunSpec)
+        inside = Inside(int(argv[2]), file, spec.code) if argv[2:] else None
     except (OSError, msgspec.MsgspecError) as exc:
         print(f"treadle runner: cannot read {file}: {exc}. An agent writes it for each container.", file=sys.stderr)
         return 64
-    return _run(spec, file.with_name(LAST_WORDS))
+    return _run(spec, inside, file.with_name(LAST_WORDS))
 
 
-def _run(spec: RunSpec, last_words: Path) -> int:
+def _run(spec: RunSpec, inside: Inside | None, last_words: Path) -> int:
     apart = spec.sandbox.level == Isolation.NAMESPACES
     if apart:
         process.adopt_orphans()  # the template, whose own parent will end at once (runner/namespaces.py)
@@ -45,7 +51,9 @@ def _run(spec: RunSpec, last_words: Path) -> int:
         hatch.close()
         from treadle.runner import template  # noqa: PLC0415 -- each process loads its own part alone, both at once
 
-        template.run(spec, theirs, their_hatch)
+        template.run(spec, inside, theirs, their_hatch)
+    if inside is not None:
+        inside.close()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who ends from now on needs no burial
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:

@@ -90,7 +90,7 @@ class _Root:
         """What is bound later lies over what was before: a folder below another one comes after it."""
         kernel.mount(None, "/", None, kernel.RECURSIVE | kernel.SLAVE)
         self._memory("", "mode=755")
-        box, seen = self._box, places.looked_at()
+        box, seen = self._box, places.looked_at(self._box.environment)
         own = [path for path in seen if places.below(path, box.hidden)]
         self._temporary()
         self._devices()

@@ -16,10 +16,11 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 -- a folder of the kernel's
 NAME_SERVERS = "/etc/resolv.conf"  # often a link to somewhere below /run
 
 
-def looked_at() -> list[str]:
-    """Existing folders and files: the system's, then those from which this very interpreter runs and imports."""
+def looked_at(environment: str) -> list[str]:
+    """Existing folders and files: the system's, then those from which this very interpreter runs and imports, and
+    the folder of the image's, "" for none."""
     python = [sys.base_prefix, sys.base_exec_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable))]
-    names = dict.fromkeys([*SYSTEM, *python, *sys.path, os.path.realpath(NAME_SERVERS)])
+    names = dict.fromkeys([*SYSTEM, *python, *sys.path, environment, os.path.realpath(NAME_SERVERS)])
     return [name for name in names if name.startswith("/") and name != "/" and os.path.exists(name)]
 
 

@@ -45,7 +45,8 @@ def show() -> None:
 
 
 def _hold_to_files(box: Sandbox) -> None:
-    seen = [part for place in [*places.looked_at(), "/proc", "/sys"] for part in _visible(place, box.hidden)]
+    looked_at = [*places.looked_at(box.environment), "/proc", "/sys"]
+    seen = [part for place in looked_at for part in _visible(place, box.hidden)]
     devices = [*places.devices(box.gpu_files), "/dev/ptmx", "/dev/pts", places.SHARED_MEMORY]
     volumes = [mount.source for mount in box.mounts]
     landlock.allow(seen, [*box.writable, *volumes, *box.shared, box.scratch, *devices])

@@ -16,11 +16,12 @@ from treadle.model.wire import LoadFailed, RunSpec
 from treadle.runner import checkpoint, child, process, sandbox
 from treadle.runner.copies import Copies
 from treadle.runner.frames import COPY, FORK, LOAD, ORDER, Forked, FromTemplate, Gone, NotForked, pack
+from treadle.runner.inside import Inside
 
 ASIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent to the whole group, meant for the parent
 
 
-def run(spec: RunSpec, sock: socket.socket, hatch: socket.socket) -> NoReturn:
+def run(spec: RunSpec, inside: Inside | None, sock: socket.socket, hatch: socket.socket) -> NoReturn:
     """Serve the parent until it closes the socket (by ending, however it ends), then take the children along.
 
     The closed socket is the signal, not PR_SET_PDEATHSIG: a template killed by the kernel could not kill what the
@@ -30,7 +31,7 @@ def run(spec: RunSpec, sock: socket.socket, hatch: socket.socket) -> NoReturn:
     """
     code = 1
     try:
-        code = Template(spec, sock).serve(hatch)
+        code = Template(spec, inside, sock).serve(hatch)
     except ConnectionError:
         code = 0  # the parent ended while it was being told something
     except BaseException:  # noqa: BLE001 -- this process must never return into the parent's code
@@ -39,11 +40,11 @@ def run(spec: RunSpec, sock: socket.socket, hatch: socket.socket) -> NoReturn:
         os._exit(code)
 
 
-def _hand_listener_out(hatch: socket.socket) -> None:
-    """Listen where the children can knock, and let the parent answer."""
+def _hand_listener_out(hatch: socket.socket) -> str:
+    """Listen where the children can knock, and let the parent answer. Where that is."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        os.environ[RELAY] = "{}:{}".format(*listener.getsockname())
         socket.send_fds(hatch, [b"L"], [listener.fileno()])
+        return "{}:{}".format(*listener.getsockname())
 
 
 def _ended() -> int | None:
@@ -58,8 +59,10 @@ def _ended() -> int | None:
 class Template:
     """The children by number and by pid, and the socket to the parent."""
 
-    def __init__(self, spec: RunSpec, sock: socket.socket) -> None:
+    def __init__(self, spec: RunSpec, inside: Inside | None, sock: socket.socket) -> None:
         self._spec = spec
+        self._inside = inside
+        self._env = os.environ if inside is None else inside.env  # of the children
         self._sock = sock
         self._numbers: dict[int, int] = {}  # pid -> number of each child that is not reaped
         self._copies = Copies()
@@ -99,7 +102,7 @@ class Template:
             sandbox.enter(box)
             with hatch:
                 if box.block_network:
-                    _hand_listener_out(hatch)
+                    self._env[RELAY] = _hand_listener_out(hatch)
             self._first_to_go = process.FirstToGo()  # whose file cannot be opened once this is closed
             sandbox.close(box)
         except OSError as exc:
@@ -156,6 +159,8 @@ class Template:
                 file.close()
             self._copies.let_go(ways)
             sandbox.show()
+            if self._inside is not None:
+                self._inside.enter(template, fds, ways)
             if ways:
                 checkpoint.run(self._spec, template, fds, *ways)
             child.run(self._spec, template, fds)

@@ -12,13 +12,12 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from treadle.model.wire import Ended, FromZygote, Spawn, Spawned, Up, decode_for_zygote, decode_surroundings, encode
+from treadle.model.wire import Ended, FromZygote, Spawn, Spawned, Up, decode_for_zygote, encode
 from treadle.runner import handler, process
 from treadle.runner.label import Label
 from treadle.runner.main import main as run_runner
@@ -94,10 +93,9 @@ class Zygote:
             for target in (1, 2):
                 os.dup2(log, target)
             self._let_go()
-            self._enter(surroundings)
             os.close(log)
             self._label.title(f"{sys.executable} -P -m treadle.runner {folder}")
-            sys.argv = [str(Path(__file__).with_name("__main__.py")), folder]
+            sys.argv = [str(Path(__file__).with_name("__main__.py")), folder, str(surroundings)]
             code = self._main(sys.argv)
         except BaseException:  # noqa: BLE001 -- this process must never go on as a second zygote
             sys.excepthook(*sys.exc_info())
@@ -114,16 +112,6 @@ class Zygote:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for sock in (self._sock, self._awake, self._wake):
             sock.close()
-
-    @staticmethod
-    def _enter(file: int) -> None:
-        """Take on the environment and working directory of the container."""
-        with open(file, "rb") as source:
-            source.seek(0)
-            surroundings = decode_surroundings(source.read())
-        os.environ.update(surroundings.env)
-        time.tzset()
-        os.chdir(surroundings.cwd)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

@@ -21,6 +21,7 @@ class StartSpec(msgspec.Struct, frozen=True):
 
     folder: Path
     python: Path  # the image's interpreter
+    runner: Path  # the interpreter of the runner itself, on whose path there is nothing of the image
     run: RunSpec
     env: dict[str, str] = {}
     secrets: dict[str, str] = {}

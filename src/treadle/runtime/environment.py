@@ -12,11 +12,11 @@ import msgspec
 
 from treadle.model.deployment import Image, ImageSpec
 from treadle.model.errors import BuildFailed, sentence
-from treadle.runtime import packages
+from treadle.runtime import layer, packages
 from treadle.runtime.bytecode import Bytecode
 from treadle.runtime.commands import Shell
 from treadle.runtime.python import Python, find_python
-from treadle.runtime.seal import seal
+from treadle.runtime.seal import remove, seal
 
 READY = "image.msgpack"  # written last: an environment without it is a leftover. Its time is that of the last use
 _PIP = re.compile(r"\bpip3?\b")
@@ -61,11 +61,16 @@ class Maker:
         """
         python = find_python(image.python)
         self._make_empty(environment, python, pip=any(map(_PIP.search, image.spec.commands)))
+        interpreter = _interpreter(environment)
         for command, count in steps(image.spec):
             if count:
                 self._install(environment, image, python, count)
             if command:
                 self._run(command, environment)
+        if _interpreter(environment) != interpreter:
+            what = "A package or a command has replaced the interpreter of the image's environment."
+            raise BuildFailed(what, "Leave its bin/python and pyvenv.cfg as they are.")
+        remove(layer.runner_home(environment))  # in the place of which a package may have files of its own
         self._bytecode.compile(environment, self._shell)
         draft = environment / (READY + ".new")
         draft.write_bytes(msgspec.msgpack.encode(image))
@@ -95,6 +100,11 @@ class Maker:
             )
         if code != 0:
             raise command_failed(command, code, lines)
+
+
+def _interpreter(environment: Path) -> tuple[str, bytes]:
+    """What an environment's Python is: the program, and where its library is (PEP 405)."""
+    return os.path.realpath(python_of(environment)), (environment / "pyvenv.cfg").read_bytes()
 
 
 def command_failed(command: str, code: int, lines: list[str]) -> BuildFailed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "It is no file", str(path))
         yield file
+
+
+def sheet(data: bytes) -> BinaryIO:
+    """An open file without a name, for another process to read; in memory alone where there is memfd_create(2)."""
+    there = hasattr(os, "memfd_create")
+    file = os.fdopen(os.memfd_create("sheet"), "w+b") if there else tempfile.TemporaryFile()  # noqa: SIM115
+    file.write(data)
+    file.flush()
+    return file
 
 
 def write_private(path: Path, data: bytes) -> None:

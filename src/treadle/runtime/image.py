@@ -28,11 +28,13 @@ from treadle.runtime.shelf import Shelf
 class Built(msgspec.Struct, frozen=True):
     """An image that is ready: its interpreter, and whether it was there already.
 
-    `engine_image`: its name, if it is one of an engine. Then `python` is a path in it, and `layer` is to be mounted.
+    `engine_image`: its name, if it is one of an engine. Then the interpreters are paths in it, where the engine has
+    shut the runner off too, and `layer` is to be mounted.
     """
 
     image: Image
     python: Path
+    runner: Path  # from which the runner starts: on its path there is nothing of the image
     cached: bool
     engine_image: str = ""
     layer: Path | None = None
@@ -112,7 +114,8 @@ class Images:
         if needs_engine(image.spec):
             return self._ensure_of_engine(image, emit)
         environment = self._root / image.id
-        ready = Built(image, python_of(environment), cached=is_ready(environment))
+        home = layer.runner_home(environment)
+        ready = Built(image, python_of(environment), python_of(home), cached=is_ready(environment))
         if not ready.cached:
             with self._locks.hold(image.id, _BUSY, emit) as held:
                 ready = msgspec.structs.replace(ready, cached=is_ready(environment))  # another may have built it
@@ -133,7 +136,8 @@ class Images:
                     ready = self._of_engine.make(image, Shell(self._commands, emit, image.spec.env_vars, [held]))
         _note_use(self._root / image.id)
         runner = self._runner_layer(_known_here(ready.python), emit)
-        return Built(ready, Path(VENV, "bin", "python"), cached, tag_of(image.id), runner)
+        python = Path(VENV, "bin", "python")
+        return Built(ready, python, python, cached, tag_of(image.id), runner)
 
     def _make_or_sweep(self, environment: Path, image: Image, emit: Emit, held: int) -> None:
         remove(environment)  # what a killed build left

@@ -37,9 +37,17 @@ class Shield(msgspec.Struct, frozen=True):
     shared: tuple[str, ...] = ()
 
     def around(
-        self, folder: Path, config: QueueConfig, mounts: Sequence[Mount] = (), gpu_files: Sequence[str] = ()
+        self,
+        folder: Path,
+        config: QueueConfig,
+        mounts: Sequence[Mount] = (),
+        gpu_files: Sequence[str] = (),
+        environment: Path | None = None,
     ) -> Sandbox:
-        """What the container with this folder is to enter; makes the folders that it takes."""
+        """What the container with this folder is to enter; makes the folders that it takes.
+
+        `environment`: the folder of its image's interpreter and packages, if it is not the runner's own.
+        """
         if self.level == Isolation.PROCESS:
             return Sandbox(block_network=config.block_network)
         scratch, root = scratch_of(folder), folder / "root"
@@ -56,6 +64,7 @@ class Shield(msgspec.Struct, frozen=True):
             root=str(root),
             block_network=config.block_network,
             gpu_files=list(gpu_files),
+            environment=str(environment or ""),
         )
 
 

@@ -1,4 +1,8 @@
-"""The runner layer: Treadle and its two libraries, put behind an image's own packages on its path."""
+"""The runner layer: Treadle and its two libraries, put behind an image's own packages on its path.
+
+Each environment also holds a second one, RUNNER_HOME, of the same interpreter with the layer alone: the runner starts
+from that, outside of every sandbox, where no package of the image may run.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ LIBRARIES = ("msgspec", "websockets")
 CONSTRAINTS = "msgspec>=0.20\nwebsockets>=15\n"
 RUNNER = "runner-"  # prefix of layers
 DRAFT = ".new-"  # prefix of a layer that is being made
+RUNNER_HOME = "runner"
 _PTH = "_treadle.pth"
 
 Install = Callable[[list[str], Path], None]  # requirements, target folder
@@ -82,20 +87,47 @@ def _copy_library(name: str, target: Path) -> None:
             shutil.copy2(source, target / top)
 
 
+def runner_home(environment: Path) -> Path:
+    return environment / RUNNER_HOME
+
+
 def is_attached(environment: Path, python: Python, layer: Path) -> bool:
-    """Whether the environment finds this layer."""
-    path = _path_file(environment, python)
-    return path.exists() and path.read_text() == _path_text(layer)
+    """Whether the environment and its runner find this layer."""
+    paths = [_path_file(home, python) for home in (environment, runner_home(environment))]
+    return all(path.exists() and path.read_text() == _path_text(layer) for path in paths)
 
 
 def attach(environment: Path, python: Python, layer: Path) -> None:
     """Put the layer on the environment's path, after its own packages, and the aliases after that."""
-    path = _path_file(environment, python)
-    draft = path.with_name(f"_treadle-{uuid4().hex}.new")
-    with opened(path.parent):
-        draft.write_text(_path_text(layer))
-        draft.chmod(0o444)
-        draft.replace(path)
+    home = runner_home(environment)
+    if not home.exists():
+        with opened(environment):
+            _make_home(home, python)
+    for one in (environment, home):
+        path = _path_file(one, python)
+        draft = path.with_name(f"_treadle-{uuid4().hex}.new")
+        with opened(path.parent):
+            draft.write_text(_path_text(layer))
+            draft.chmod(0o444)
+            draft.replace(path)
+
+
+def _make_home(home: Path, python: Python) -> None:
+    """An environment (PEP 405) in which there is nothing; made aside, for half of one would not be made again."""
+    draft = home.with_name(f"{home.name}-{uuid4().hex}.new")
+    program = Path(python.path).resolve()
+    try:
+        (draft / "bin").mkdir(parents=True)
+        _path_file(draft, python).parent.mkdir(parents=True)
+        (draft / "bin" / "python").symlink_to(program)
+        settings = f"home = {program.parent}\ninclude-system-site-packages = false\n"
+        (draft / "pyvenv.cfg").write_text(settings)
+        seal(draft)
+        draft.chmod(0o755)  # a folder that its owner may not write into cannot be renamed
+        draft.replace(home)
+        home.chmod(0o555)
+    finally:
+        remove(draft)
 
 
 def attached_layers(environment: Path) -> list[Path]:

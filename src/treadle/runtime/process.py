@@ -42,7 +42,7 @@ class State(msgspec.Struct, frozen=True):
 
 
 def runner_command(python: Path, folder: Path) -> list[str]:
-    """`-P`: the runner starts in the user's source, whose `logging.py` or `queue.py` must not become the runner's."""
+    """`-P`: what lies in the working directory, such as a `queue.py`, must not become the runner's."""
     return [str(python), "-P", "-m", "treadle.runner", str(folder)]
 
 
@@ -78,7 +78,7 @@ class ProcessRuntime:
         held, home = await asyncio.to_thread(self._prepare, spec)
         try:
             with (spec.folder / "log").open("ab") as log:
-                pid, status = await self._launch(spec, self._environment(spec, home), log)
+                pid, status = await self._launch(spec, self._surroundings(spec, home), log)
         except OSError:
             held.close()
             await _clear(spec.folder)
@@ -91,10 +91,10 @@ class ProcessRuntime:
             raise
         return ProcessContainer(spec.folder, spec.run.container_id, state, held, status)
 
-    def _environment(self, spec: StartSpec, home: Path) -> dict[str, str]:
+    def _surroundings(self, spec: StartSpec, home: Path) -> wire.Surroundings:
         """At level 1 /tmp is the machine's, and closed; above, a container has one of its own."""
         scratch = {"TMPDIR": str(scratch_of(spec.folder))} if self.isolation == Isolation.LANDLOCK else {}
-        return scratch | environment(spec, home)
+        return wire.Surroundings(scratch | environment(spec, home), str(spec.python))
 
     def _prepare(self, spec: StartSpec) -> tuple[Limit, Path]:
         """Put the limit in force and tell the runner what it is to do."""
@@ -102,9 +102,11 @@ class ProcessRuntime:
         share = Share(memory=run.config.memory * 1024 * 1024, cpu=run.config.cpu)
         held = self._mechanism.make(run.container_id, folder, share)
         try:
+            environment = spec.python.parent.parent
+            box = self._shield.around(folder, run.config, spec.mounts, spec.gpu_files, environment)
             run = msgspec.structs.replace(
                 run, procs_files=held.procs_files, oom_file=held.oom_file, peak_file=held.peak_file, limit=held.limit,
-                sandbox=self._shield.around(folder, run.config, spec.mounts, spec.gpu_files),
+                sandbox=box,
             )  # fmt: skip
             files.write_private(folder / "run.msgpack", wire.encode(run))
             home = folder / "home"
@@ -114,32 +116,37 @@ class ProcessRuntime:
             raise
         return held, home
 
-    async def _launch(self, spec: StartSpec, env: dict[str, str], log: BinaryIO) -> tuple[int, Status]:
+    async def _launch(self, spec: StartSpec, around: wire.Surroundings, log: BinaryIO) -> tuple[int, Status]:
         """Start the runner: its pid, and how to learn how it has ended."""
         if self._zygotes is not None:
             order = wire.Spawn(spec.run.container_id, str(spec.folder))
             try:
-                forked = await self._zygotes.fork(spec.python, order, wire.Surroundings(spec.run.code, env), log)
+                forked = await self._zygotes.fork(spec.runner, order, around, log)
             except Lost:
                 await _sweep(spec.run.container_id, -1, None)
                 forked = None
             if forked is not None:
                 pid, end = forked
                 return pid, lambda: status_of(end)
-        process = await asyncio.to_thread(self._spawn, spec, env, log)
+        process = await asyncio.to_thread(self._spawn, spec, around, log)
         return process.pid, lambda: _exit_of_child(process)
 
-    def _spawn(self, spec: StartSpec, env: dict[str, str], log: BinaryIO) -> subprocess.Popen[bytes]:
-        """A session of its own, and nothing shared with the agent: no pipe, no death signal."""
-        return subprocess.Popen(
-            self._command(spec.python, spec.folder),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=spec.run.code,
-            env=env,
-            start_new_session=True,
-        )
+    def _spawn(self, spec: StartSpec, around: wire.Surroundings, log: BinaryIO) -> subprocess.Popen[bytes]:
+        """A session of its own, and nothing shared with the agent: no pipe, no death signal.
+
+        Nor does it get anything that the container's user has declared: it is not in the sandbox.
+        """
+        with files.sheet(wire.encode(around)) as sheet:
+            return subprocess.Popen(
+                [*self._command(spec.runner, spec.folder), str(sheet.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[sheet.fileno()],
+                cwd="/",
+                env={**wire.START, processes.MARK: spec.run.container_id},
+                start_new_session=True,
+            )
 
     async def adopt(self, folder: Path) -> ProcessContainer | None:
         container_id, held = folder.name, None
@@ -254,8 +261,7 @@ def environment(spec: StartSpec, home: Path) -> dict[str, str]:
     return {
         "PATH": f"{spec.python.parent}:{PATH}",
         "HOME": str(home),
-        "LANG": "C.UTF-8",
-        "PYTHONUNBUFFERED": "1",
+        **wire.START,
         **spec.env,
         **config.image.env_vars,
         **config.env,

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from treadle.model import wire
-from treadle.model.wire import Ended, Spawn, Spawned, Surroundings
-from treadle.runtime import processes
+from treadle.model.wire import START, Ended, Spawn, Spawned, Surroundings
+from treadle.runtime import files, processes
 
 KEPT = 4  # zygotes that have no container: the last used
 PATIENCE = 2.0  # seconds to be up, to answer, and to tell of an end
 RETRY_SECONDS = 60.0  # until one that could not be started is tried again
 PACKET = 64 * 1024  # bytes
-START = {"LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}  # what a zygote is started with
-READ_AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "OPENSSL_", "LC_", "LANG")
 _MARK_ROOM = "-" * 256  # the runner writes its container's id here
 _TITLE_ROOM = "-" * 1024  # and its command line here
 
@@ -35,11 +32,6 @@ Forked = tuple[int, End]  # the pid of a runner, and its end
 
 def zygote_command(python: Path) -> list[str]:
     return [str(python), "-P", "-m", "treadle.runner.zygote"]
-
-
-def forkable(env: Mapping[str, str]) -> bool:
-    """Whether an environment asks nothing of an interpreter's start (or the loader's) that a zygote has not."""
-    return {key: value for key, value in env.items() if key.startswith(READ_AT_START)} == START
 
 
 async def status_of(end: End) -> int | None:
@@ -90,14 +82,11 @@ class Zygote:
             Lost: what became of the order is not known.
         """
         answer: asyncio.Future[Forked | None] = self._loop.create_future()
-        file = os.memfd_create("surroundings")
         try:
-            os.write(file, wire.encode(surroundings))
-            socket.send_fds(self._sock, [wire.encode(order)], [file, log.fileno()])
+            with files.sheet(wire.encode(surroundings)) as file:
+                socket.send_fds(self._sock, [wire.encode(order)], [file.fileno(), log.fileno()])
         except OSError:  # it has ended, or its socket is full: the order has not reached it
             return None
-        finally:
-            os.close(file)
         self._asked.append(answer)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -173,12 +162,12 @@ class Zygotes:
         self._get(python)
 
     async def fork(self, python: Path, order: Spawn, surroundings: Surroundings, log: BinaryIO) -> Forked | None:
-        """A new runner. None when it must be started another way.
+        """A new runner of this interpreter. None when it must be started another way.
 
         Raises:
             Lost: the same, but first whatever bears the mark of this container has to be killed.
         """
-        zygote = self._get(python) if forkable(surroundings.env) else None
+        zygote = self._get(python)
         if zygote is None:
             return None
         with contextlib.suppress(TimeoutError):

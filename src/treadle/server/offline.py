@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from treadle import __version__
 from treadle.engine import audit, backup, restore
-from treadle.engine.archive import Archive, Head, Sums, Told
+from treadle.engine.archive import Archive, Head, Sums, Told, is_one
 from treadle.engine.assemble import look_at_blob, open_blob
 from treadle.engine.audit import Audit
 from treadle.engine.restore import Restored
@@ -42,6 +42,12 @@ def taken_backup(data: Path) -> Iterator[Archive]:
             yield taken.archive
         finally:
             taken.remove()
+
+
+def looks_like_backup(path: Path) -> bool:
+    """Whether a file begins as backups do; it may be damaged further on."""
+    with path.open("rb") as file:
+        return is_one(file)
 
 
 def check_backup(file: BinaryIO, told: Told) -> tuple[Head, Sums]:
