@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from treadle.engine import queue
 from treadle.engine.effects import TaskEnded, WebhookDue
 from treadle.engine.queue import CancelTasks, Report
 from treadle.model.errors import NoSpace
@@ -333,3 +334,22 @@ def test_a_failed_commit_leaves_a_report_to_be_told_again(running: Running) -> N
     desk.ask(desk.engine.queue.finish, report)
     assert desk.task(task_id).status is S.COMPLETE
     assert desk.engine.hints.slots.free_in(container) == 1
+
+
+@pytest.mark.parametrize(("limit", "most"), [(2, 1 << 20), (1000, 4)])
+def test_what_one_look_does_not_take_goes_out_with_the_next(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+) -> None:
+    """However many children are said to be free, a look takes so many tasks and bytes; none of the others waits in vain."""
+    monkeypatch.setattr(queue, "DISPATCH_LIMIT", limit)
+    monkeypatch.setattr(queue, "DISPATCH_BYTES", most)
+    deployment = desk.deploy(workers=8)
+    tasks = [desk.submit(deployment) for _ in range(5)]
+    desk.ask(desk.engine.scaler.scale)
+    container = desk.container(deployment)
+    desk.connect(container, free=8)
+    sent = [desk.work(container)]
+    while desk.engine.queue.due(desk.now):
+        desk.ask(desk.engine.queue.wake)
+        sent.append(desk.work(container))
+    assert sent == [[(one, 1) for one in some] for some in (tasks[:2], tasks[2:4], tasks[4:])]

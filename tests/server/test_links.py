@@ -139,6 +139,19 @@ def test_text_is_no_message(started: Started) -> None:
     assert line.hear()["code"] == 4003
 
 
+@pytest.mark.parametrize("free", [257, 2**63, 2**64 - 1, -20_001, -(2**63)])
+def test_no_runner_has_so_many_children(started: Started, free: int) -> None:
+    """A number that cannot be closes the link for good, as any other frame that is not of the protocol."""
+    server, _, container_id, token = started
+    line = Telephone(server, RUNNER_PATH, token)
+    line.say(encode([Hello(container_id, [], free)]))
+    assert line.hear() == {"type": "websocket.accept"}
+    assert line.hear()["code"] == 4003
+    line = runner(server, container_id, token, free=0)
+    line.say(encode([Ready(free)]))
+    assert line.hear()["code"] == 4003
+
+
 def test_hello_comes_once(started: Started) -> None:
     """A second one on the same link is refused."""
     server, _, container_id, token = started

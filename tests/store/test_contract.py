@@ -172,7 +172,7 @@ def test_a_task_can_be_inserted_already_claimed(store: Store) -> None:
     assert read(store, "a") == msgspec.structs.replace(change.task, seq=first)
     assert store.attempts("a") == [attempt_of(change.task)]
     assert ids(store.running_in(CONTAINER)) == ["a"]
-    assert [each.id for each, _ in store.waiting(DEPLOYMENT, NOW, 9)] == ["b"]
+    assert [each.id for each, _ in store.waiting(DEPLOYMENT, NOW, 9, most=1_000_000)] == ["b"]
 
 
 def test_a_task_that_was_never_read_back_can_be_changed(store: Store) -> None:
@@ -207,10 +207,27 @@ def test_waiting_is_by_due_then_in_order_of_acceptance(store: Store) -> None:
     )
     order = ["first", "second", "third", "fourth", "fifth"]
 
-    found = store.waiting(DEPLOYMENT, NOW, 9)
+    found = store.waiting(DEPLOYMENT, NOW, 9, most=1_000_000)
     assert [each.id for each, _ in found] == order
     assert [payload for _, payload in found] == [payload_of(each) for each in order]
-    assert [each.id for each, _ in store.waiting(DEPLOYMENT, NOW, 2)] == order[:2]
+    assert [each.id for each, _ in store.waiting(DEPLOYMENT, NOW, 2, most=1_000_000)] == order[:2]
+
+
+def test_waiting_reads_no_more_payloads_than_are_asked_for(store: Store) -> None:
+    """Of those in line as many as fit, and the first of them however large it is; large ones lie elsewhere."""
+    sizes = {"a": 10, "b": 20_000, "c": 10}
+    with store.transaction():
+        furnish(store, claimed(task("a")).task)
+        store.insert_tasks([NewTask(task(name), b"x" * size) for name, size in sizes.items()])
+
+    def found(most: int, limit: int = 9) -> list[str]:
+        return [each.id for each, _ in store.waiting(DEPLOYMENT, NOW, limit, most=most)]
+
+    assert [found(most) for most in (0, 10, 20_009, 20_010, 20_020)] == [["a"], ["a"], ["a"], ["a", "b"], ["a", "b", "c"]]
+    assert found(20_020, limit=2) == ["a", "b"]
+    with store.transaction():  # nothing is held open
+        store.commit([claimed(task("a"))])
+    assert found(10) == ["b"]
 
 
 def test_next_due_is_the_earliest_waiting(store: Store) -> None:

@@ -52,7 +52,7 @@ def test_everything_of_an_earlier_schema_is_kept(path: Path, version: int) -> No
     assert [task.id for task in store.running_in(past.CONTAINER)] == [past.RUNS]
     assert (store.result(past.DONE), store.result(past.FAILED), store.payload(past.WAITS)) == (b"7", None, b'{"args":[1]}')
     assert store.payload(past.RUNS) == past.LARGE
-    assert [(task.id, task.status) for task, _ in store.waiting(past.DEPLOYMENT, 9.0, 9)] == [
+    assert [(task.id, task.status) for task, _ in store.waiting(past.DEPLOYMENT, 9.0, 9, most=1_000_000)] == [
         (past.WAITS, S.PENDING), (past.RETRIES, S.RETRY),
     ]  # fmt: skip
     assert store.unfinished() == {past.DEPLOYMENT: (2, 1)}
@@ -199,7 +199,7 @@ def test_small_rows_hold_what_large_ones_held(path: Path) -> None:
     (ended,) = store.attempts(past.WAITS)
     assert (ended.container_id, ended.ended_at, ended.failure and ended.failure.type) == ("", 3.0, "ValueError")
     assert [one.container_id for one in store.attempts(past.DONE)] == [past.STOPPED] * 2
-    assert [(task.id, body) for task, body in store.waiting(past.DEPLOYMENT, 9.0, 9)] == [
+    assert [(task.id, body) for task, body in store.waiting(past.DEPLOYMENT, 9.0, 9, most=1_000_000)] == [
         (past.WAITS, large), (past.RETRIES, past.payload(6)),
     ]  # fmt: skip
     assert store.unfinished() == {past.DEPLOYMENT: (2, 1)}

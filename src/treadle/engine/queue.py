@@ -18,6 +18,8 @@ from treadle.rules.lifecycle import Event
 from treadle.store.base import Store
 
 REAP_LIMIT = 500
+DISPATCH_LIMIT = 1000  # tasks claimed by one look at a deployment …
+DISPATCH_BYTES = 32 * 1024 * 1024  # … and what their payloads may be in memory; the rest goes out with the next look
 RECALL_SECONDS = 1.0  # without the end of a task in a container that has work ahead
 
 
@@ -186,7 +188,7 @@ class Queue:
         if room == 0:
             self._outbox.add(ScaleDue())
             return
-        rows = self._store.waiting(deployment_id, now, room)
+        rows = self._store.waiting(deployment_id, now, min(room, DISPATCH_LIMIT), most=DISPATCH_BYTES)
         taken = slots.take(deployment_id, len(rows))
         changes = [self._claim(task, home, now) for (task, _), home in zip(rows, taken, strict=True)]
         written = self._store.commit(changes)

@@ -16,6 +16,7 @@ AGENT_PATH = "/link/agent"  # WebSocket; header Authorization: Bearer <agent tok
 MAX_FRAME = 64 * 1024 * 1024
 MAX_MESSAGES = 10_000  # of a frame
 MAX_ITEMS = 20_000  # of a list in a message: an attempt's lines, the work of 256 children
+MAX_CHILDREN = 256  # of a runner: what `workers` may be
 BEAT_SECONDS = 3.0
 LEASE_SECONDS = 15.0
 ORPHAN_GRACE_SECONDS = 60.0
@@ -76,7 +77,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
 
     container_id: str
     held: Refs
-    free: int
+    free: Annotated[int, msgspec.Meta(ge=-MAX_ITEMS, le=MAX_CHILDREN)]
     protocol: int = PROTOCOL
     isolation: Isolation = Isolation.PROCESS  # what its children are held to
 
@@ -88,7 +89,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     when it takes work at once that has been waiting here; one that replaces a free child is not.
     """
 
-    free: Annotated[int, msgspec.Meta(ge=0, le=256)]
+    free: Annotated[int, msgspec.Meta(ge=0, le=MAX_CHILDREN)]
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):

@@ -137,8 +137,11 @@ class Store(Reader, Protocol):
         """
         ...
 
-    def waiting(self, deployment_id: str, now: float, limit: int) -> list[tuple[Task, bytes]]:
-        """PENDING and RETRY tasks with due <= now and not expired, by (due, seq), with their payloads."""
+    def waiting(self, deployment_id: str, now: float, limit: int, *, most: int) -> list[tuple[Task, bytes]]:
+        """PENDING and RETRY tasks with due <= now and not expired, by (due, seq), with their payloads.
+
+        One at least, if there is any, and no more than have `most` bytes of payload together.
+        """
         ...
 
     def waiting_at(self, deployment_id: str, now: float, place: int) -> str:

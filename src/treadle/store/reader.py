@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +38,7 @@ def plan_once(connection: apsw.Connection) -> None:
 
 
 class SqliteReader:
-    """Implements `store.base.Reader`. Every answer is fetched whole, so that no snapshot is held open."""
+    """Implements `store.base.Reader`. No answer is fetched later, so that no snapshot is held open."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
@@ -47,7 +48,9 @@ class SqliteReader:
         self._connection.close()
 
     def _all(self, make: Callable[[rows.Row], T], statement: str, *bound: Bound) -> list[T]:
-        found = self._rows(statement, bound)
+        return self._made(make, self._rows(statement, bound))
+
+    def _made(self, make: Callable[[rows.Row], T], found: Sequence[rows.Row]) -> list[T]:
         try:
             return [make(row) for row in found]
         except UNREADABLE as error:
@@ -67,6 +70,23 @@ class SqliteReader:
             return self._cursor.execute(statement, bound).fetchall()
         except (apsw.CorruptError, UnicodeDecodeError) as error:
             raise self._damaged(str(error)) from error
+
+    def _rows_within(
+        self, most: int, weigh: Callable[[rows.Row], int], statement: str, *bound: Bound
+    ) -> list[rows.Row]:
+        """The first rows, which weigh `most` together; one at least, if there is any. The rest is not read."""
+        found: list[rows.Row] = []
+        weight = 0
+        try:
+            with closing(self._connection.cursor()) as cursor:  # closed, it holds no snapshot open
+                for row in cursor.execute(statement, bound):
+                    weight += weigh(row)
+                    if found and weight > most:
+                        break
+                    found.append(row)
+        except (apsw.CorruptError, UnicodeDecodeError) as error:
+            raise self._damaged(str(error)) from error
+        return found
 
     def _damaged(self, what: str) -> TreadleError:
         return damaged(Path(self._connection.filename), what)

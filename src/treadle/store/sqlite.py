@@ -158,8 +158,9 @@ class SqliteStore(SqliteReader):
             self._write(sql.INSERT_PAYLOAD, large)
         return first
 
-    def waiting(self, deployment_id: str, now: float, limit: int) -> list[tuple[Task, bytes]]:
-        return self._all(_with_payload, sql.WAITING, deployment_id, now, limit)
+    def waiting(self, deployment_id: str, now: float, limit: int, *, most: int) -> list[tuple[Task, bytes]]:
+        found = self._rows_within(most, _payload_size, sql.WAITING, deployment_id, now, limit)
+        return self._made(_with_payload, found)
 
     def waiting_at(self, deployment_id: str, now: float, place: int) -> str:
         return unpack_id(self._value(sql.WAITING_AT, deployment_id, now, place) or "")
@@ -355,6 +356,10 @@ def _ranges(seqs: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def _with_payload(row: rows.Row) -> tuple[Task, bytes]:
     return rows.to_task(row), row[16]
+
+
+def _payload_size(row: rows.Row) -> int:
+    return len(row[16] or b"")
 
 
 def _pair(row: rows.Row) -> tuple[str, int]:
