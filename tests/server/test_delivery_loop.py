@@ -45,6 +45,7 @@ class Table:
         self.most_open: Counter[str] = Counter()
         self.most = 0
         self.refuse_record = False
+        self.refused = 0
 
     async def take(self, limit: int, underway: frozenset[str]) -> list[Send]:
         return list(self.due.values())  # more than asked for: the loop's own promises are under test
@@ -60,6 +61,8 @@ class Table:
 
     async def record(self, delivery: Delivery, outcome: Outcome) -> None:
         if self.refuse_record:
+            self.refused += 1
+            await self._note("")
             raise OSError("disk full")
         del self.due[delivery.id]
         await self._note("")
@@ -141,8 +144,8 @@ def test_a_slow_host_holds_up_nobody_else() -> None:
     in_loop(work())
 
 
-def test_a_try_that_cannot_be_recorded_stays_due() -> None:
-    """After trouble with the store the delivery is free again, and the next tick sends it."""
+def test_a_try_that_cannot_be_recorded_is_not_sent_again() -> None:
+    """How it ended is kept, and each tick tries to write that down; it keeps its place meanwhile, and is sent once."""
 
     async def work() -> None:
         table = Table(many(1, per_host=1))
@@ -150,10 +153,35 @@ def test_a_try_that_cannot_be_recorded_stays_due() -> None:
         table.gate.set()
         loop = looping(table)
         await loop.tick()
-        await table.until(lambda: len(table.sent) == 1)
+        for seen in range(1, 4):
+            await table.until(lambda seen=seen: table.refused >= seen)  # type: ignore[misc]
+            await asyncio.gather(*loop._tasks)
+            assert loop.underway == {"msg_0"}
+            await loop.tick()
+        table.refuse_record = False
+        await asyncio.gather(*loop._tasks)
+        await loop.tick()
+        await table.until(lambda: not table.due)
         await loop.close()
+        assert table.sent == ["msg_0"]
         assert not loop.underway
-        assert list(table.due) == ["msg_0"]
+
+    in_loop(work())
+
+
+def test_what_cannot_be_recorded_is_due_at_the_next_start() -> None:
+    """Closing tries once more to write it down, and then leaves it as it was: it is sent again by the next server."""
+
+    async def work() -> None:
+        table = Table(many(1, per_host=1))
+        table.refuse_record = True
+        table.gate.set()
+        loop = looping(table)
+        await loop.tick()
+        await asyncio.gather(*loop._tasks)
+        await loop.close()
+        assert (table.refused, table.sent) == (2, ["msg_0"])
+        assert not loop.underway
         table.refuse_record = False
         again = looping(table)
         await again.tick()

@@ -59,7 +59,8 @@ class DeliveryLoop:
     """Keeps due deliveries going: at most AT_ONCE, PER_HOST to one host, each delivery once at a time.
 
     Its owner calls `tick` each second and whenever a commit has written a delivery. A try that ends makes room for
-    the next by itself.
+    the next by itself. One whose end cannot be written down (a full disk) keeps its place: each tick tries to write
+    that down, and nothing is sent twice for it.
     """
 
     def __init__(self, send: Callable[[Send], Awaitable[Outcome]], take: Take, record: Record) -> None:
@@ -67,6 +68,7 @@ class DeliveryLoop:
         self._take = take
         self._record = record
         self._underway: dict[str, str] = {}  # host by delivery id
+        self._unwritten: dict[str, tuple[Send, Outcome]] = {}  # by delivery id; underway still
         self._tasks: set[asyncio.Task[None]] = set()
         self._taking = False
         self._again = False
@@ -74,7 +76,7 @@ class DeliveryLoop:
 
     @property
     def underway(self) -> frozenset[str]:
-        """Ids of the deliveries that are being tried."""
+        """Ids of the deliveries that are being tried, or whose last try is not written down yet."""
         return frozenset(self._underway)
 
     async def tick(self) -> None:
@@ -93,13 +95,20 @@ class DeliveryLoop:
     async def close(self, grace: float = 5.0) -> None:
         """Let tries end within `grace` seconds, then drop them: they are still due at the next start."""
         self._closed = True
+        self._write_again()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=grace)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
+    def _write_again(self) -> None:
+        unwritten, self._unwritten = self._unwritten, {}
+        for send, outcome in unwritten.values():
+            self._spawn(self._write(send, outcome, again=True))
+
     async def _fill(self) -> None:
+        self._write_again()
         room = AT_ONCE - len(self._underway)
         if room <= 0 or self._closed:
             return
@@ -117,18 +126,32 @@ class DeliveryLoop:
     async def _try(self, send: Send) -> None:
         try:
             outcome = await self._send(send)
-            _tell(send, outcome)
-            await self._record(send.delivery, outcome)
-        except TreadleError as error:  # a full disk, say
-            log.error("webhook not recorded", delivery=send.delivery.id, task=send.delivery.task_id, error=str(error))
-            return
         except Exception:
             # One delivery's trouble must not end the loop. It stays due: the next tick, not this one, tries again.
-            log.exception("webhook not recorded", delivery=send.delivery.id, task=send.delivery.task_id)
-            return
-        finally:
+            log.exception("webhook not sent", delivery=send.delivery.id, task=send.delivery.task_id)
             del self._underway[send.delivery.id]
-        await self._refill()
+            return
+        except asyncio.CancelledError:
+            del self._underway[send.delivery.id]
+            raise
+        _tell(send, outcome)
+        await self._write(send, outcome)
+
+    async def _write(self, send: Send, outcome: Outcome, *, again: bool = False) -> None:
+        written = False
+        try:
+            await self._record(send.delivery, outcome)
+            written = True
+        except Exception as error:  # noqa: BLE001 - told, and tried again
+            if not again:
+                _tell_unwritten(send, error)
+        finally:
+            if written or self._closed:
+                del self._underway[send.delivery.id]
+            else:
+                self._unwritten[send.delivery.id] = send, outcome
+        if written:
+            await self._refill()
 
     async def _refill(self) -> None:
         try:
@@ -142,6 +165,15 @@ class DeliveryLoop:
         task = asyncio.create_task(work)
         self._tasks.add(task)  # the event loop itself keeps only a weak reference
         task.add_done_callback(self._tasks.discard)
+
+
+def _tell_unwritten(send: Send, error: Exception) -> None:
+    """Say once of each try; it is not told again each second."""
+    delivery, task = send.delivery.id, send.delivery.task_id
+    if isinstance(error, TreadleError):  # a full disk, say
+        log.error("webhook not recorded", delivery=delivery, task=task, error=str(error))
+    else:
+        log.exception("webhook not recorded", delivery=delivery, task=task)
 
 
 def _tell(send: Send, outcome: Outcome) -> None:

@@ -25,7 +25,7 @@ from treadle.engine.fleet import Drain
 from treadle.engine.retention import Cap, Keep
 from treadle.lines import Logger
 from treadle.model.container import Workspace
-from treadle.model.errors import Conflict, InvalidInput
+from treadle.model.errors import Conflict, InvalidInput, TreadleError
 from treadle.model.ids import uuid7
 from treadle.model.settings import Settings
 from treadle.model.wire import MAX_FRAME
@@ -89,9 +89,11 @@ async def serve(settings: Settings, *, run_agent: RunAgent, on_ready: Callable[[
         await _first(signals, agent)
         stop.set()
         grace = lock.grace()
-        await _drain(bridge, settings.grace if grace is None else grace, signals)
-        kill.set()
-        await asyncio.wait([agent], timeout=KILL_SECONDS)
+        try:
+            await _drain(bridge, settings.grace if grace is None else grace, signals)
+        finally:
+            kill.set()
+            await asyncio.wait([agent], timeout=KILL_SECONDS)
 
 
 def _leave_garbage_be() -> None:
@@ -276,19 +278,35 @@ async def _first(signals: asyncio.Queue[int], agent: asyncio.Task[None]) -> None
 
 
 async def _drain(bridge: Bridge, grace: float, signals: asyncio.Queue[int]) -> None:
-    """Let running tasks finish within the grace; a second signal cuts it short."""
-    live = bridge.engine.roster.live
-    await bridge.ask(bridge.engine.fleet.drain, Drain(grace))
+    """Let running tasks finish within the grace; a second signal cuts it short.
+
+    What cannot be written (the disk is full) is asked for again each second; the grace is theirs all the same.
+    """
+    loop, live = asyncio.get_running_loop(), bridge.engine.roster.live
+    end = loop.time() + grace
     hurry = asyncio.create_task(signals.get())
+    told = await _tell_to_stop(bridge, grace)
     try:
         async with asyncio.timeout(grace + 1.0):
             while live and not hurry.done():
                 bridge.fleet_changed.clear()
                 change = asyncio.create_task(bridge.fleet_changed.wait())
-                await asyncio.wait([hurry, change], return_when=asyncio.FIRST_COMPLETED)
+                patience = None if told else loops.SECOND
+                await asyncio.wait([hurry, change], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 change.cancel()
+                told = told or await _tell_to_stop(bridge, max(end - loop.time(), 0.0))
     except TimeoutError:
         log.warning("tasks were still running after the grace; they will be retried", containers=len(live))
     finally:
         hurry.cancel()
-    await bridge.ask(bridge.engine.fleet.drain, Drain(0.0))  # whatever is killed from here on was interrupted by us
+    await _tell_to_stop(bridge, 0.0)  # whatever is killed from here on was interrupted by us
+
+
+async def _tell_to_stop(bridge: Bridge, grace: float) -> bool:
+    """Whether it is written down, and so on its way to all containers."""
+    try:
+        await bridge.ask(bridge.engine.fleet.drain, Drain(grace))
+    except (TreadleError, OSError) as error:
+        log.error("containers could not be told to stop", grace=round(grace, 1), error=str(error))
+        return False
+    return True

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from treadle.engine.serving import EndServe
+from treadle.lines import Logger
 from treadle.model.deployment import Deployment
+from treadle.model.errors import NotFound
 from treadle.server.bridge import Bridge
 
 PATIENCE = 30.0  # seconds for the first follower after a start, of the session or of the server
 LINGER = 10.0  # for one to come back
+log = Logger()
 
 
 class Sessions:
@@ -49,8 +53,17 @@ class Sessions:
 
     def _end(self, deployment: Deployment) -> None:
         del self._timers[deployment.id]
-        self._bridge.tell(self._bridge.engine.serving.end, EndServe(deployment.workspace_id, deployment.id))
-        self._ended(deployment)
+        verb = EndServe(deployment.workspace_id, deployment.id)
+        self._bridge.call(self._bridge.engine.serving.end, verb, partial(self._answered, deployment))
+
+    def _answered(self, deployment: Deployment, answer: object) -> None:
+        """It has ended, here or already; or that could not be written, and is tried again unless somebody follows."""
+        if not isinstance(answer, Exception) or isinstance(answer, NotFound):
+            self._ended(deployment)
+            return
+        log.error("what nobody follows any more could not be ended", deployment=deployment.id, error=str(answer))
+        if deployment.id not in self._followers and deployment.id not in self._timers:
+            self._end_after(LINGER, deployment)
 
     def close(self) -> None:
         """The server is going away; what is served goes on after its next start."""
