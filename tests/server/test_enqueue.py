@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from treadle.server.hot import read_body
 
 from .inside import Inside
 
@@ -160,3 +165,17 @@ def test_no_bytes_make_the_server_fail(shared: Inside, body: bytes, query: str) 
     """Taken or refused."""
     answer = shared.request("POST", f"/taskqueue/resize?{query}", content=body)
     assert answer.status_code in (200, 400)
+
+
+def test_a_body_in_many_pieces_is_put_together_once() -> None:
+    """Not again for each piece, which would hold up all others for seconds."""
+    pieces = iter([b"x" * 200] * 20_000)
+
+    async def receive() -> dict[str, Any]:
+        piece = next(pieces, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    before = time.thread_time()
+    body = asyncio.run(read_body({"headers": []}, receive, 10_000_000))
+    assert len(body) == 4_000_000
+    assert time.thread_time() - before < 0.5

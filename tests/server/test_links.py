@@ -24,6 +24,7 @@ from treadle.model.wire import (
     decode_for_runner,
     encode,
 )
+from treadle.server import tasks
 
 from .inside import AGENT_TOKEN, Inside, Telephone
 
@@ -246,3 +247,25 @@ def test_an_agent_that_calls_twice_is_there_once(server: Inside) -> None:
     old.hang_up()
     server.submitted("resize")
     assert wanted_container(server, new)[1]
+
+
+def test_a_page_of_tasks_ends_where_it_would_fill_the_memory(server: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the rest behind `next`: whoever follows it misses none, and a result of any size comes on some page."""
+    server.deploy()
+    line = agent(server)
+    ids = [server.submitted("resize") for _ in range(4)]
+    link, left = runner(server, *wanted_container(server, line)), len(ids)
+    while left:
+        for work in decode_for_runner(link.hear()["bytes"]):
+            if isinstance(work, Work):
+                link.say(encode([Finished(work.ref, result=b'"%s"' % (b"x" * 30_000), free=True)]))
+                left -= 1
+    server.until(lambda: all(server.request("GET", f"/v2/task/{one}/result").json()["status"] == "COMPLETE" for one in ids))
+    monkeypatch.setattr(tasks, "MAX_PAGE", 50_000)
+    pages, cursor, more = [], "", True
+    while more:
+        page = server.request("GET", "/v2/task", params={"limit": 3, "cursor": cursor}).json()
+        pages.append([task["id"] for task in page["data"]])
+        cursor = page["next"]
+        more = bool(cursor)
+    assert pages == [ids[:1:-1], ids[1::-1]]

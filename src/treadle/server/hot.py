@@ -217,7 +217,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """
     declared = header(scope, b"content-length")
     check_size(int(declared) if declared.isdigit() else 0, limit)
-    body, more = b"", True
+    body, more = bytearray(), True
     while more:
         event = await receive()
         body += event.get("body", b"")
@@ -225,7 +225,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         check_size(len(body), limit)
     if event["type"] == "http.disconnect":
         raise InvalidInput("The body was cut off.", "Send it again.")
-    return body
+    return bytes(body)
 
 
 def check_size(size: int, limit: int) -> None:

@@ -43,8 +43,7 @@ class Passage:
         self.disconnected = False
         self.aim: Aim | None = None
         self.query = b""
-        self.pieces: list[bytes] = []
-        self.size = 0
+        self.body = bytearray()  # pieces are as small as their sender likes: as objects, many times as large
 
 
 class LaneHttp(CorkedHttp):
@@ -102,10 +101,9 @@ class LaneHttp(CorkedHttp):
         if passage is None:
             super().on_body(body)
         elif not passage.response_complete:
-            passage.size += len(body)
-            passage.pieces.append(body)
+            passage.body += body
             try:
-                check_size(passage.size, self._enqueue.max_body)
+                check_size(len(passage.body), self._enqueue.max_body)
             except TooLarge as error:
                 self._answer(passage, *failure(error, PREFIX))
 
@@ -117,7 +115,7 @@ class LaneHttp(CorkedHttp):
             try:
                 assert passage.aim is not None, "without an aim it was answered"
                 self._enqueue.ask(
-                    passage.aim, passage.query, b"".join(passage.pieces), lambda *said: self._answer(passage, *said)
+                    passage.aim, passage.query, bytes(passage.body), lambda *said: self._answer(passage, *said)
                 )
             except Exception as error:  # noqa: BLE001 - as above
                 self._answer(passage, *failure(error, PREFIX))

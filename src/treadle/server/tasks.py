@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
@@ -26,8 +27,10 @@ from treadle.server.house import House
 from treadle.server.logs import EVENTS, Limit, Source, answer
 from treadle.server.lookup import UUID
 from treadle.server.requests import MAX_LIMIT, AnyRequest, decode, small_body
+from treadle.server.views import Views
 
 MAX_WAIT = 60.0
+MAX_PAGE = 8 * 1024 * 1024  # bytes of records; the one that passes it is the last of its page
 NAME_THEM = 'Send {"task_ids": ["…"]} or ?task_ids=a,b.'
 
 Wait = Annotated[
@@ -99,7 +102,10 @@ class Tasks(Controller):
         created_at_start: FromQuery[str] = "",
         created_at_end: FromQuery[str] = "",
     ) -> TaskPage:
-        """Tasks, newest first. Lists are comma-separated; `stub_names` are names of deployments."""
+        """Tasks, newest first. Lists are comma-separated; `stub_names` are names of deployments.
+
+        A page may have fewer than `limit` and go on at `next`: it ends where its results have come to 8 MiB.
+        """
         caller = house.caller(request, Role.READ, workspace=workspace)
         which = TaskFilter(
             workspace_id=caller.workspace_id,
@@ -114,9 +120,8 @@ class Tasks(Controller):
             limit=limit + 1,
         )
         found = house.reader.tasks(which)
-        now = time.time()
-        rest = _cursor(found[limit - 1]) if len(found) > limit else ""
-        return TaskPage([house.views.task(task, now) for task in found[:limit]], rest)
+        views = _fitting(found[:limit], house.views)
+        return TaskPage(views, _cursor(found[len(views) - 1]) if len(found) > len(views) else "")
 
     @delete(["/v2/task/cancel", "/api/v1/task/{workspace:str}"], status_code=200, takes=CancelRequest)
     async def cancel(
@@ -157,6 +162,19 @@ async def until_final(bridge: Bridge, reader: Reader, task_id: str, wait: float)
         pass
     finally:
         bridge.forget_waiter(task_id, waiter)
+
+
+def _fitting(tasks: Sequence[Task], views: Views) -> list[TaskView]:
+    """The records of the first tasks: of all, or of as many as one answer should hold in memory."""
+    now, found, size = time.time(), list[TaskView](), 0
+    for task in tasks:
+        view = views.task(task, now)
+        found.append(view)
+        size += memoryview(view.result).nbytes + len(view.stub.config)
+        size += sum(len(attempt.traceback) for attempt in view.attempts)
+        if size > MAX_PAGE:
+            break
+    return found
 
 
 def _list(text: str) -> tuple[str, ...]:
