@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from treadle.blob import tree as trees
 from treadle.blob.tree import Tree
 from treadle.model.errors import Conflict, InvalidInput, NotFound, TooLarge
+from treadle.model.ids import iso
 
 SECRET = b"not for you"
 
@@ -225,3 +228,11 @@ def test_a_path_that_cannot_be_is_told(tree: Tree, path: str) -> None:
         put(tree, path)
     with pytest.raises((Conflict, InvalidInput)):
         tree.look(path)
+
+
+@pytest.mark.parametrize("when", [2**40, -(2**40), 253_402_300_799, 0])
+def test_a_time_of_any_year_can_be_told(when: int) -> None:
+    """Whoever writes a file sets its time, on some file systems beyond all years."""
+    status = os.stat_result((stat.S_IFREG, 0, 0, 1, 0, 0, 5, when, when, when))
+    told = datetime.fromisoformat(iso(trees._entry("a", status).modified))
+    assert 1000 <= told.astimezone(timezone(timedelta(hours=14))).year <= 9999

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from treadle.engine.effects import ToAgent
-from treadle.engine.volumes import DropVolume, MadeVolume, NameVolume
+from treadle.engine.volumes import DropVolume, MadeVolume, NameVolume, Volumes
 from treadle.model.errors import Conflict, NotFound
 from treadle.model.volume import VolumeMount
 from treadle.model.wire import Mount, Wanted
@@ -99,9 +101,44 @@ def test_the_files_of_a_deleted_volume_go(desk: Desk) -> None:
         upload = volumes.tree(home, name).start("a/b")
         upload.write(b"data")
         upload.commit()
-    volumes.clear(home, "weights")
-    volumes.clear(home, "weights")
+    for _ in range(2):
+        volumes.clear(home, "weights", volumes.doom(home, "weights"))
     assert volumes.tree(home, "weights").entries("") == []
     assert [entry.path for entry in volumes.tree(home, "other").entries("", deep=True)] == ["a", "a/b"]
     left = desk.path.parent / "volumes" / ".leaving"
     assert list(left.iterdir()) == []
+
+
+def filled(desk: Desk, name: str) -> Path:
+    """The folder of a volume with a file in it."""
+    make(desk, name)
+    upload = desk.engine.volumes.tree(desk.workspace, name).start("a/b")
+    upload.write(b"data")
+    upload.commit()
+    return desk.path.parent / "volumes" / "default" / name
+
+
+def test_a_volume_is_emptied_where_it_is_if_nothing_can_be_made_beside_it(desk: Desk) -> None:
+    """As on a full disk: deleting is what makes room."""
+    place = filled(desk, "weights")
+    (desk.path.parent / "volumes" / ".leaving").touch()  # no folder can be made there
+    volumes = desk.engine.volumes
+    doomed = volumes.doom(desk.workspace, "weights")
+    assert doomed is None
+    delete(desk, "weights")
+    volumes.clear(desk.workspace, "weights", doomed)
+    assert not place.exists()
+
+
+def test_a_volume_whose_server_was_killed_before_its_files_went_is_emptied_by_the_next(desk: Desk) -> None:
+    """At once, so that one of its name that is made anew is empty; of others nothing goes, with a row or without."""
+    place, other, foreign = (filled(desk, name) for name in ("weights", "other", "foreign"))
+    for name in ("weights", "other"):
+        desk.engine.volumes.doom(desk.workspace, name)
+    delete(desk, "weights")
+    desk.ask(lambda _now, requests: [desk.store.delete_volume(desk.workspace.id, "foreign")], None)
+    again = Volumes(desk.store, desk.path.parent / "volumes")
+    assert not place.exists()
+    assert again.sweep() == []
+    assert [path.name for path in (desk.path.parent / "volumes" / ".leaving").iterdir()] == []
+    assert (other / "a" / "b").read_bytes() == (foreign / "a" / "b").read_bytes() == b"data"

@@ -57,6 +57,21 @@ def test_folders_deeper_than_any_path_are_counted_and_removed(server: Inside) ->
     assert list((folder.parents[1] / ".leaving").iterdir()) == []
 
 
+def test_a_volume_is_deleted_where_nothing_can_be_made(server: Inside) -> None:
+    """On a full disk, say; made again, it is empty."""
+    put(server)
+    (server.engine.volumes._folder / ".leaving").touch()
+    assert server.request("DELETE", "/v2/volumes/weights").status_code == 204
+    server.request("POST", "/v2/volumes", json={"name": "weights"})
+    assert paths(server) == []
+
+
+def test_a_volume_that_was_not_deleted_leaves_no_note_of_it(server: Inside) -> None:
+    """Refused because there is none."""
+    assert server.request("DELETE", "/v2/volumes/weights").status_code == 404
+    assert list((server.engine.volumes._folder / ".leaving").iterdir()) == []
+
+
 def test_a_file_comes_back_as_it_was_sent(server: Inside) -> None:
     """Into a volume that did not exist, with its length told, as bytes and nothing that a browser would show."""
     put(server)

@@ -24,6 +24,8 @@ from treadle.model.errors import Conflict, InvalidInput, NotFound, TooLarge, Tre
 MAX_PATH = 4096  # bytes
 MAX_ENTRIES = 100_000  # of one list
 MAX_DEPTH = 100  # folders in folders of one list
+# A file's time is its writer's choice; these are told in any time zone: the years 1000 and 9999, in Unix seconds.
+EARLIEST, LATEST = -30_610_224_000.0, 253_370_764_800.0
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # non-blocking: it may be a pipe
 
 
@@ -33,7 +35,7 @@ class Entry(msgspec.Struct, frozen=True):
     path: str
     kind: str
     size: int  # bytes; 0 unless it is a file
-    modified: float  # Unix seconds
+    modified: float  # Unix seconds, from EARLIEST to LATEST
 
 
 class Tree:
@@ -55,7 +57,7 @@ class Tree:
         """What is at a path."""
         parts = split(path)
         if not parts:
-            return Entry("", "folder", 0, self._root.stat().st_mtime)
+            return _entry("", self._root.stat())
         with self._told(path), self._folder(parts[:-1]) as folder:
             return _entry("/".join(parts), os.stat(parts[-1], dir_fd=folder, follow_symlinks=False))
 
@@ -222,7 +224,8 @@ def _collect(folder: int, prefix: str, found: list[Entry], *, deep: bool) -> Non
 def _entry(path: str, status: os.stat_result) -> Entry:
     kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
     kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
-    return Entry(path, kind, status.st_size if kind == "file" else 0, status.st_mtime)
+    modified = min(max(status.st_mtime, EARLIEST), LATEST)
+    return Entry(path, kind, status.st_size if kind == "file" else 0, modified)
 
 
 def _refusal(path: str, error: OSError) -> TreadleError:

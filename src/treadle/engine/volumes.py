@@ -19,7 +19,8 @@ from treadle.model.wire import Mount
 from treadle.store.base import Store
 
 INCOMING = ".incoming"  # uploads under way
-LEAVING = ".leaving"  # deleted volumes whose files are not gone yet
+LEAVING = ".leaving"  # in it a folder for each volume that is deleted, until its files are gone
+_BETWEEN = ":"  # the names in that folder's name: neither has one
 
 
 class NameVolume(msgspec.Struct, frozen=True):
@@ -48,6 +49,7 @@ class Volumes:
         self._folder = folder.absolute()
         with suppress(OSError):
             remove(folder / INCOMING)  # of a server that was killed
+        self._left = self._leavings()
 
     # verbs
 
@@ -110,18 +112,86 @@ class Volumes:
         """The files of a volume."""
         return Tree(self._place(workspace, name), self._folder / INCOMING)
 
-    def clear(self, workspace: Workspace, name: str) -> None:
-        """Remove the files of a volume that is deleted. Takes as long as there are files; not for the writer."""
+    def doom(self, workspace: Workspace, name: str) -> Path | None:
+        """Note that a volume is about to be deleted: by a folder, into which its files go when it is.
+
+        The next server knows by it, if this one is killed in between. None where there is no room for it.
+        """
         leaving = self._folder / LEAVING
-        leaving.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(FileNotFoundError):  # it was never used
-            self._place(workspace, name).rename(Path(tempfile.mkdtemp(dir=leaving)) / name)
-        for folder in leaving.iterdir():  # also what a server has left that was killed
-            with suppress(OSError):  # the next time
-                remove(folder)
+        with suppress(OSError):
+            leaving.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return Path(tempfile.mkdtemp(prefix=f"{workspace.name}{_BETWEEN}{name}{_BETWEEN}", dir=leaving))
+        return None
+
+    def spare(self, doomed: Path | None) -> None:
+        """Forget that note: the volume was not deleted."""
+        if doomed is not None:
+            remove(doomed)
+
+    def clear(self, workspace: Workspace, name: str, doomed: Path | None) -> None:
+        """Remove the files of a volume that is deleted. Takes as long as there are files; not for the writer.
+
+        Raises:
+            OSError: some could not be removed; all others are.
+        """
+        place = self._place(workspace, name)
+        if doomed is None or not _moved(place, doomed):
+            remove(place)
+        if doomed is not None:
+            remove(doomed)
+
+    def sweep(self) -> list[OSError]:
+        """Remove what earlier servers have left of deleted volumes. Answers why some of it could not be."""
+        failed, left = [], []
+        for path in self._left:
+            try:
+                remove(path)
+            except OSError as error:
+                failed.append(error)
+                left.append(path)
+        self._left = left
+        return failed
+
+    def _leavings(self) -> list[Path]:
+        """What earlier servers have left of deleted volumes, out of the way of those that are made anew.
+
+        A folder without a row is not enough to go by: a restored database may be older than the folders beside it.
+        """
+        left: list[Path] = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            left += sorted((self._folder / LEAVING).iterdir())
+        places = []
+        for doomed in left:
+            workspace, _, rest = doomed.name.partition(_BETWEEN)
+            name, noted, _ = rest.partition(_BETWEEN)
+            place = self._folder / workspace / name
+            if noted and self._is_deleted(workspace, name) and _is_empty(doomed) and not _moved(place, doomed):
+                places.append(place)
+        return left + places
+
+    def _is_deleted(self, workspace: str, name: str) -> bool:
+        known = self._store.workspace_by_name(workspace)
+        return known is not None and self._store.volume(known.id, name) is None
 
     def _place(self, workspace: Workspace, name: str) -> Path:
         return self._folder / workspace.name / name
+
+
+def _is_empty(folder: Path) -> bool:
+    with suppress(OSError):
+        return not any(folder.iterdir())
+    return False
+
+
+def _moved(place: Path, doomed: Path) -> bool:
+    """Whether a volume's files, if it has any, are in the folder from which they are removed."""
+    try:
+        place.rename(doomed / place.name)
+    except FileNotFoundError:  # it was never used
+        return True
+    except OSError:  # a full disk: the folder needs room for a name
+        return False
+    return True
 
 
 def unknown(name: str) -> NotFound:

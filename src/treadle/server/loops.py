@@ -93,6 +93,12 @@ async def _prune_slice(bridge: Bridge, blob: Blob, keep: Keep) -> bool:
     return doomed.more
 
 
+async def sweep_volumes(bridge: Bridge) -> None:
+    """Remove what a killed server has left of volumes that were deleted."""
+    for error in await asyncio.to_thread(bridge.engine.volumes.sweep):
+        log.warning("a file of a deleted volume could not be removed", error=str(error))
+
+
 async def sweep_outputs(reader: Reader, blob: Blob, now: float) -> None:
     """Remove the bytes that a killed server or a broken connection has left without a row: nobody can ask for them.
 

@@ -244,6 +244,7 @@ async def _ticking(bridge: Bridge, house: House, settings: Settings) -> AsyncIte
         await loops.prune(bridge, house.blob, keep, cap, house.shield)
 
     async def sweep() -> None:
+        await loops.sweep_volumes(bridge)
         await loops.sweep_outputs(house.reader, house.blob, time.time())
 
     ticks = [

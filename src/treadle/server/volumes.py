@@ -15,6 +15,7 @@ from treadle.engine.face import Entry, Tree
 from treadle.engine.volumes import DropVolume, NameVolume, unknown
 from treadle.model.api_workspace import FileView, Move, NewVolume, VolumeMade, VolumeView
 from treadle.model.container import Role
+from treadle.model.errors import TreadleError
 from treadle.model.ids import iso
 from treadle.model.volume import Volume, check_volume_name
 from treadle.server.auth import Caller
@@ -54,9 +55,19 @@ class Volumes(Controller):
     ) -> None:
         """Delete a volume with all that is in it; with `force` also one that is used."""
         caller = house.caller(request, Role.DEPLOY)
-        volumes = house.bridge.engine.volumes
-        await house.bridge.ask(volumes.delete, DropVolume(caller.workspace_id, check_volume_name(name), force))
-        await asyncio.to_thread(volumes.clear, house.lookup.workspace(caller.workspace_id), name)
+        volumes, workspace = house.bridge.engine.volumes, house.lookup.workspace(caller.workspace_id)
+        verb = DropVolume(caller.workspace_id, check_volume_name(name), force)
+        doomed = await asyncio.to_thread(volumes.doom, workspace, name)
+        try:
+            await house.bridge.ask(volumes.delete, verb)
+        except TreadleError:
+            await asyncio.to_thread(volumes.spare, doomed)
+            raise
+        try:
+            await asyncio.to_thread(volumes.clear, workspace, name, doomed)
+        except OSError as error:
+            what = f"Volume {name!r} is deleted, but not all of its files could be removed: {error}."
+            raise TreadleError(what, "The next start tries it again.") from error
 
     @get("/v2/volumes/{name:str}/files")
     async def list_files(
