@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
+from typing import cast
 
 import pytest
 
 from cli.conftest import Run
 from sdk.peer import TIME, Peer, task_view
+from treadle.cli.files import _report
 from treadle.cli.output import json_text
+from treadle.cli.places import Place
+from treadle.cli.transfer import Plan, Step, download
+from treadle.client import Client
 from treadle.lines import one_line, tamed
 from treadle.model.api import AttemptView, OutputView
 from treadle.sdk.console import Console
@@ -67,3 +73,34 @@ def test_json_has_no_controls(evil: str) -> None:
     text = json_text(json.dumps(evil, ensure_ascii=False).encode())
     assert text.isprintable()
     assert json.loads(text) == evil
+
+
+@pytest.mark.parametrize("text", ["boom \x1b[8m hidden", "\x1b[31mred\x1b[0m and \x1b[7mback"])
+def test_a_line_ends_what_it_has_set(text: str) -> None:
+    """The lines after it are seen, whatever a traceback has hidden or coloured; what sets nothing is as it was."""
+    out = Terminal()
+    Console(out).say(text)
+    Console(out).say("plain")
+    assert out.getvalue() == f"{text}\x1b[0m\nplain\n"
+
+
+def test_a_file_left_out_of_a_copy_cannot_pass_for_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name is a part of its line."""
+    plan = Plan([], ["treadle://v/x\n=> Downloaded 2 files (9 kB) to here: a link"])
+    _report(Console(), "Downloaded", plan, "dl")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("! Left out treadle://v/x\\n=> Downloaded 2 files")
+    assert second == "=> Downloaded 0 files (0 B) to dl"
+
+
+def test_a_file_with_the_longest_name_is_copied(tmp_path: Path) -> None:
+    """It grows under a short one."""
+
+    class Volume:
+        def volume_file(self, _volume: str, _path: str) -> list[bytes]:
+            return [b"data"]
+
+    name = "x" * 255
+    step = Step(tmp_path / name, Place("v", name), 4)
+    download(cast(Client, Volume()), Plan([step]), Console(io.StringIO()))
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"data")]

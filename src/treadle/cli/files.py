@@ -9,6 +9,7 @@ import typer
 from treadle.cli.output import Json, client, client_with_server, console_for, local_time, print_json
 from treadle.cli.places import FORM, Place, in_volume, parse
 from treadle.cli.transfer import Plan, download, is_folder, plan_download, plan_upload, upload
+from treadle.lines import one_line
 from treadle.model.errors import InvalidInput
 from treadle.sdk.console import Console, amount
 
@@ -61,7 +62,7 @@ def cp(
 
 def _report(console: Console, what: str, plan: Plan, target: str) -> None:
     for reason in plan.left_out:
-        console.warn(f"Left out {reason}")
+        console.warn(f"Left out {one_line(reason)}")
     files = f"{len(plan.steps)} {'file' if len(plan.steps) == 1 else 'files'}"
     console.step(f"{what} {files} ({amount(plan.size)}) to {target}")
 

@@ -121,7 +121,7 @@ def download(client: Client, plan: Plan, console: Console) -> None:
     with bar(console, "Downloading", plan.size) as advance:
         for step in plan.steps:
             step.local.parent.mkdir(parents=True, exist_ok=True)
-            draft = step.local.with_name(f".{step.local.name}.{os.getpid()}.part")
+            draft = step.local.with_name(f".{os.getpid()}.part")  # a name that fits where its own does
             try:
                 with draft.open("wb") as file:
                     for block in client.volume_file(step.remote.volume, step.remote.path):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from treadle.lines import coloured, one_line, tamed
+from treadle.sdk.printed import PLAIN
 from treadle.sdk.pulse import Pulse
 
 
@@ -33,7 +34,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """A plain line, never wrapped or coloured, so that it can be copied."""
-        text = tamed(text, self._out)
+        text = _ended(tamed(text, self._out), self._out)
         if self._pulse is not None:
             self._pulse.say(text)
         else:
@@ -73,6 +74,11 @@ class Console:
         if coloured(self._out):
             mark, text = (f"\x1b[{numbers}m{part}\x1b[0m" for numbers, part in ((mark_style, mark), (style, text)))
         self.say(f"{mark}{text}")
+
+
+def _ended(text: str, out: TextIO) -> str:
+    """The text, with an end to what it may have set on a terminal: colours are let through."""
+    return f"{text}{PLAIN}" if out.isatty() and "\x1b" in text and not text.endswith(PLAIN) else text
 
 
 def _moving(out: TextIO) -> bool:
