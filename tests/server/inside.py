@@ -41,7 +41,7 @@ class Inside:
         self._thread.start()
         self.store = open_store(data)
         settings = Settings(data=data, max_body=max_body)
-        self.bridge = Bridge(self.loop)
+        self.bridge = self.wait(self._bridge())
         self.workspace = folder.open_up(self.store, settings, "http://treadle")
         self.engine = main._engine(self.store, data, self.workspace, self.bridge)
         self.engine.writer.start()
@@ -62,6 +62,9 @@ class Inside:
         self.loop.close()
         self.house.reader.close()
         self.store.close()
+
+    async def _bridge(self) -> Bridge:
+        return Bridge(self.loop)  # made on its loop's thread: what is reported on that is settled there and then
 
     async def _open(self) -> httpx2.AsyncClient:
         transport = httpx2.ASGITransport(app=self.app)  # type: ignore[arg-type]

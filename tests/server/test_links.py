@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from threading import Event
+
 import pytest
 
 from treadle.engine.fleet import Gone
@@ -14,6 +17,7 @@ from treadle.model.wire import (
     AgentHello,
     AttemptRef,
     Beat,
+    Exited,
     Finished,
     Hello,
     Ready,
@@ -167,6 +171,32 @@ def test_a_container_that_is_over_is_let_in_no_more(started: Started) -> None:
     server, _, container_id, token = started
     server.ask(server.engine.fleet.gone, Gone(container_id, "ended"))
     assert Telephone(server, RUNNER_PATH, token).hear() == {"type": "websocket.close", "code": 4003}
+
+
+def test_the_end_of_a_container_is_not_lost_to_a_commit_that_fails(started: Started) -> None:
+    """What an agent tells while another change ends the container counts when that change is rolled back."""
+    server, _, container_id, _ = started
+    fleet, line = server.engine.fleet, server.lines[0]
+    entered, leave = Event(), Event()
+
+    def ends_it_in_vain(now: float, _requests: Sequence[None]) -> Sequence[None]:
+        fleet.gone(now, [Gone(container_id, "ended")])
+        entered.set()
+        assert leave.wait(20)
+        raise NoSpace
+
+    async def on_the_thread() -> None:
+        server.engine.writer._commit_took = 1.0
+        server.bridge.tell(ends_it_in_vain, None)
+
+    server.wait(on_the_thread())
+    assert entered.wait(20)
+    line.say(encode([Exited(container_id, "killed by signal 9 (SIGKILL)", failed=False)]))
+    line.say_text("that is all")  # which closes the link: what came before it has been read
+    while line.hear().get("code") != 4003:
+        pass
+    leave.set()
+    server.until(lambda: server.house.reader.container(container_id).ended_at)  # type: ignore[union-attr]
 
 
 def test_the_newest_link_of_a_runner_counts(started: Started) -> None:

@@ -49,12 +49,16 @@ class Disconnected(msgspec.Struct, frozen=True):
 
 
 class Gone(msgspec.Struct, frozen=True):
-    """A container has ended, or could not be started (`failed`). `tail`: what it left to read about that."""
+    """A container has ended, or could not be started (`failed`). `tail`: what it left to read about that.
+
+    An agent that says so (`agent_id`) is believed of its own alone.
+    """
 
     container_id: str
     reason: str
     failed: bool = False
     tail: str = ""
+    agent_id: str | None = None
 
 
 class StopContainer(msgspec.Struct, frozen=True):
@@ -215,9 +219,10 @@ class Fleet:
 
     def gone(self, now: float, requests: Sequence[Gone]) -> list[None]:
         """Containers have ended: what ran in them failed with them."""
-        for request in requests:
+        believed = [request for request in requests if self._may_say_so(request)]
+        for request in believed:
             self._hints.slots.detach(request.container_id)  # all first, see sweep
-        for request in requests:
+        for request in believed:
             container = self._roster.live.get(request.container_id)
             if container is not None:
                 failed = request.failed or self._never_worked(container)
@@ -225,6 +230,10 @@ class Fleet:
                 reason = container.reason if told else request.reason
                 self._end(container, Gone(container.id, reason, failed, request.tail), now)
         return [None] * len(requests)
+
+    def _may_say_so(self, gone: Gone) -> bool:
+        container = self._roster.live.get(gone.container_id)
+        return container is not None and gone.agent_id in (None, container.agent_id)
 
     def load_failed(self, now: float, requests: Sequence[Gone]) -> list[None]:
         """A child cannot load the handler: its container takes no more work, and ends when the others have finished.

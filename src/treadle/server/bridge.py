@@ -34,7 +34,7 @@ class Link(Protocol):
 
 
 class Bridge:
-    """Lives on the event loop. `attach` must be called with the engine before the first `ask`."""
+    """Lives on the event loop, and is made there. `attach` must be called with the engine before the first `ask`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

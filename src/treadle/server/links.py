@@ -201,9 +201,7 @@ class Links:
         for message, _ in messages:
             match message:
                 case Exited(container_id, reason, failed, tail):
-                    if not self._is_on(agent_id, container_id):
-                        continue
-                    gone = Gone(container_id, reason, failed, tail)
+                    gone = Gone(container_id, reason, failed, tail, agent_id)
                     self._bridge.tell(self._bridge.engine.fleet.gone, gone, socket.fail)
                 case BuildLog() | Built():
                     self._builds.event(agent_id, message)
@@ -213,11 +211,6 @@ class Links:
                     raise Forbidden("Hello comes once.")
                 case Beat():
                     pass
-
-    def _is_on(self, agent_id: str, container_id: str) -> bool:
-        """Whether this agent has the container: one tells of its own alone."""
-        container = self._bridge.engine.roster.live.get(container_id)
-        return container is not None and container.agent_id == agent_id
 
 
 async def _frame(receive: Receive) -> bytes | None:
