@@ -9,6 +9,7 @@ from base64 import urlsafe_b64encode
 import pytest
 
 from treadle.engine.queue import CancelTasks
+from treadle.model.errors import NoSpace
 
 from .inside import Inside
 
@@ -212,6 +213,26 @@ def test_a_source_is_stored_under_its_hash(shared: Inside) -> None:
     assert shared.request("HEAD", path).status_code == 200
     read = shared.request("GET", path, token="agent-" + "x" * 64)
     assert (read.content, read.headers["content-length"]) == (packed, str(len(packed)))
+
+
+def test_bytes_of_a_source_without_a_row_go_again(server: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If they were not there before: those of another workspace's stay."""
+    packed = b"PK" + bytes(5000)
+    source_id = hashlib.sha256(packed).hexdigest()
+
+    async def full(*_: object) -> None:
+        raise NoSpace
+
+    def refused() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(server.bridge, "ask", full)
+            assert server.request("PUT", f"/v2/sources/{source_id}", content=packed).status_code == 507
+
+    refused()
+    assert server.house.blob.size(f"sources/{source_id}.zip") is None
+    assert server.request("PUT", f"/v2/sources/{source_id}", content=packed).status_code == 201
+    refused()
+    assert server.house.blob.size(f"sources/{source_id}.zip") == len(packed)
 
 
 @pytest.mark.parametrize("source_id", ["x", "A" * 64, "1" * 63, "..%2f" + "1" * 59])

@@ -15,6 +15,7 @@ from litestar.params import FromPath
 from litestar.response import Stream
 
 from treadle.engine.catalog import Deploy, NewSource
+from treadle.engine.face import Upload
 from treadle.engine.outputs import source_key
 from treadle.model.api import Deployed, DeployRequest, WorkspaceView
 from treadle.model.api_workspace import KeyView
@@ -52,11 +53,10 @@ class Deployments(Switches):
             await take_in(request, upload, MAX_SOURCE, digest.update)
             if digest.hexdigest() != source_id:
                 raise InvalidInput(f"The bytes have sha256 {digest.hexdigest()}, not {source_id}.", "Upload again.")
-            await asyncio.to_thread(upload.commit)
+            async with house.shield.storing:
+                await _store(house, upload, NewSource(caller.workspace_id, source_id, upload.size))
         finally:
             upload.abort()
-        source = NewSource(caller.workspace_id, source_id, upload.size)
-        await house.bridge.ask(house.bridge.engine.catalog.add_source, source)
 
     @get("/v2/sources/{source_id:str}", gives="application/zip")
     async def download(self, request: AnyRequest, house: NamedDependency[House], source_id: FromPath[str]) -> Stream:
@@ -104,6 +104,22 @@ class Deployments(Switches):
         """The key that webhooks are signed with."""
         caller = house.caller(request, Role.ADMIN, workspace=workspace)
         return KeyView(house.lookup.workspace(caller.workspace_id).signing_key)
+
+
+async def _store(house: House, upload: Upload, source: NewSource) -> None:
+    """Give the bytes of a source their name and then their row; without a row, those that were not there before go.
+
+    One at a time: another's row may name the same bytes.
+    """
+    key = source_key(source.source_id)
+    known = house.blob.size(key) is not None
+    await asyncio.to_thread(upload.commit)
+    try:
+        await house.bridge.ask(house.bridge.engine.catalog.add_source, source)
+    except Exception:
+        if not known and not house.reader.has_source(source.workspace_id, source.source_id):
+            await asyncio.to_thread(house.blob.delete, key)
+        raise
 
 
 def _checked_id(source_id: str) -> str:

@@ -23,10 +23,14 @@ from treadle.server.views import Views
 
 
 class Shield:
-    """Keeps what a backup names until it is written: `held` then. `deleting` is locked by whoever deletes blobs."""
+    """Keeps what a backup names until it is written: `held` then. `deleting` is locked by whoever deletes blobs.
+
+    `storing` is locked while the bytes of a source get their name and their row.
+    """
 
     def __init__(self) -> None:
         self.deleting = asyncio.Lock()
+        self.storing = asyncio.Lock()
         self.held = False
 
 
