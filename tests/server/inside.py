@@ -66,6 +66,10 @@ class Inside:
     async def _bridge(self) -> Bridge:
         return Bridge(self.loop)  # made on its loop's thread: what is reported on that is settled there and then
 
+    async def _bridge(self) -> Bridge:
+        """On the thread of the loop, as in a server: a bridge tells by it what its own thread has written."""
+        return Bridge(self.loop)
+
     async def _open(self) -> httpx2.AsyncClient:
         transport = httpx2.ASGITransport(app=self.app)  # type: ignore[arg-type]
         return httpx2.AsyncClient(transport=transport, base_url="http://treadle")
