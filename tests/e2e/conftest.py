@@ -31,6 +31,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         place.clean_up()
 
 
+@pytest.fixture(scope="module")
+def shut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A server whose agent has level 2."""
+    place = Place(tmp_path_factory.mktemp("shut"))
+    try:
+        place.up(env={"TREADLE_ISOLATION": "namespaces"})
+        yield place
+        assert place.stop() == 0, place.log.read_text()
+        assert place.processes() == [], "the server left processes behind"
+        left = place.data / "agent" / "tmp"
+        assert not left.exists() or list(left.iterdir()) == [], "temporary files were left behind"
+    finally:
+        place.clean_up()
+
+
 @pytest.fixture
 def own_place(tmp_path: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A place that is not started yet, for tests that start, kill and stop it."""

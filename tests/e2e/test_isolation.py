@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,21 +60,6 @@ SUBMITTING = """
         task_id = client.enqueue("twice", b'{"x": 21}')
         return json.loads(bytes(client.result(task_id, wait=30).result))
 """
-
-
-@pytest.fixture(scope="module")
-def shut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A server whose agent has level 2."""
-    place = Place(tmp_path_factory.mktemp("shut"))
-    try:
-        place.up(env={"TREADLE_ISOLATION": "namespaces"})
-        yield place
-        assert place.stop() == 0, place.log.read_text()
-        assert place.processes() == [], "the server left processes behind"
-        left = place.data / "agent" / "tmp"
-        assert not left.exists() or list(left.iterdir()) == [], "temporary files were left behind"
-    finally:
-        place.clean_up()
 
 
 def test_the_server_says_how_containers_are_isolated(shut: Place) -> None:

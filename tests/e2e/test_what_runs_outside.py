@@ -6,7 +6,6 @@ Python runs code as soon as it starts: `sitecustomize` on PYTHONPATH, and lines 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -37,18 +36,6 @@ HANDLER = """
         six = sys.modules.get("sitecustomize") or sys.modules.get("hook_of_a_package")
         return {{"hook": six.__name__ if six else "", "executable": sys.executable, "prefix": sys.prefix}}
 """
-
-
-@pytest.fixture(scope="module")
-def shut(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A server whose agent has level 2."""
-    place = Place(tmp_path_factory.mktemp("shut"))
-    try:
-        place.up(env={"TREADLE_ISOLATION": "namespaces"})
-        yield place
-        assert place.stop() == 0, place.log.read_text()
-    finally:
-        place.clean_up()
 
 
 def hook(place: Place, name: str) -> str:

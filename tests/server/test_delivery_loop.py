@@ -85,6 +85,14 @@ def many(count: int, per_host: int) -> list[Send]:
     return [a_send(f"http://h{number // per_host}.example/", f"msg_{number}") for number in range(count)]
 
 
+def refusing() -> tuple[Table, DeliveryLoop]:
+    """One delivery, which is answered at once, and the answer cannot be recorded."""
+    table = Table(many(1, per_host=1))
+    table.refuse_record = True
+    table.gate.set()
+    return table, looping(table)
+
+
 def test_the_loop_sends_everything_once_within_its_bounds() -> None:
     """Of many due deliveries at most 32 are underway, 4 to a host, and all are sent exactly once after one tick."""
 
@@ -148,10 +156,7 @@ def test_a_try_that_cannot_be_recorded_is_not_sent_again() -> None:
     """How it ended is kept, and each tick tries to write that down; it keeps its place meanwhile, and is sent once."""
 
     async def work() -> None:
-        table = Table(many(1, per_host=1))
-        table.refuse_record = True
-        table.gate.set()
-        loop = looping(table)
+        table, loop = refusing()
         await loop.tick()
         for seen in range(1, 4):
             await table.until(lambda seen=seen: table.refused >= seen)  # type: ignore[misc]
@@ -173,10 +178,7 @@ def test_what_cannot_be_recorded_is_due_at_the_next_start() -> None:
     """Closing tries once more to write it down, and then leaves it as it was: it is sent again by the next server."""
 
     async def work() -> None:
-        table = Table(many(1, per_host=1))
-        table.refuse_record = True
-        table.gate.set()
-        loop = looping(table)
+        table, loop = refusing()
         await loop.tick()
         await asyncio.gather(*loop._tasks)
         await loop.close()

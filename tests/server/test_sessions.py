@@ -18,6 +18,14 @@ from treadle.server.sessions import Sessions
 from .test_bridge_order import on_a_loop
 
 
+async def serve(desk: Desk, bridge: Bridge) -> Deployment:
+    """Have a queue served; nothing is under way any more."""
+    made = Deploy("d1", desk.workspace.id, "", QueueConfig(handler="app:handler"), SOURCE, IMAGE.id)
+    deployment: Deployment = await bridge.ask(desk.engine.serving.start, made)
+    await bridge.run(lambda _now: None)  # a look at the fleet was due
+    return deployment
+
+
 def ended(deployment: Deployment, desk: Desk) -> bool:
     found = desk.store.deployment(deployment.id)
     return found is not None and not found.served
@@ -29,9 +37,7 @@ def test_an_end_that_was_not_written_is_tried_again(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sessions, "LINGER", 0.01)
 
     async def work(desk: Desk, bridge: Bridge) -> None:
-        made = Deploy("d1", desk.workspace.id, "", QueueConfig(handler="app:handler"), SOURCE, IMAGE.id)
-        deployment = await bridge.ask(desk.engine.serving.start, made)
-        await bridge.run(lambda _now: None)  # a look at the fleet was due
+        deployment = await serve(desk, bridge)
         told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         watched = Sessions(bridge, lambda over: told.set_result(ended(over, desk)))
         desk.store.broken = 2
@@ -48,9 +54,7 @@ def test_an_end_that_was_not_written_is_dropped_for_a_follower(tmp_path: Path, m
     monkeypatch.setattr(sessions, "LINGER", 0.0)
 
     async def work(desk: Desk, bridge: Bridge) -> None:
-        made = Deploy("d1", desk.workspace.id, "", QueueConfig(handler="app:handler"), SOURCE, IMAGE.id)
-        deployment = await bridge.ask(desk.engine.serving.start, made)
-        await bridge.run(lambda _now: None)
+        deployment = await serve(desk, bridge)
         watched = Sessions(bridge, lambda over: pytest.fail("it is followed"))
         desk.store.broken = 1
         watched._end_after(3600.0, deployment)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Sized
 from enum import StrEnum
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 import msgspec
@@ -251,8 +252,13 @@ def check_count(option: str, values: Sized, most: int) -> None:
         raise InvalidOption(f"{option} with {len(values)} entries is not allowed.", f"Allowed: at most {most}.")
 
 
+def is_env_name(name: object) -> TypeGuard[str]:
+    """Whether an environment variable may have this name."""
+    return isinstance(name, str) and ENV_NAME.fullmatch(name) is not None and len(name) <= MAX_ENV_NAME
+
+
 def _check_env_name(option: str, name: object) -> None:
-    if not isinstance(name, str) or not ENV_NAME.fullmatch(name) or len(name) > MAX_ENV_NAME:
+    if not is_env_name(name):
         raise bad(option, name, f"names of 1-{MAX_ENV_NAME} letters, digits and '_', not starting with a digit")
 
 

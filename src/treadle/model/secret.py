@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from treadle.model.deployment import ENV_NAME, MAX_ENV_NAME, bad
+from treadle.model.deployment import MAX_ENV_NAME, bad, is_env_name
 from treadle.model.errors import InvalidOption
 
 MAX_VALUE = 64 * 1024  # bytes of UTF-8; Linux takes 128 KiB for a variable together with its name
@@ -22,7 +22,7 @@ class Secret(msgspec.Struct, frozen=True):
 
 def check_secret_name(name: object) -> str:
     """A name that an environment variable may have."""
-    if not isinstance(name, str) or not ENV_NAME.fullmatch(name) or len(name) > MAX_ENV_NAME:
+    if not is_env_name(name):
         raise bad("secret name", name, f"1-{MAX_ENV_NAME} letters, digits and '_', not starting with a digit")
     return name
 
